@@ -1,0 +1,50 @@
+# Updraft's commands. `make` alone lists them.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast benchmark-models lint format imports ui clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Make the virtual environment and install pinned dependencies
+
+# torch first: the resolver then keeps that build, whatever else asks for torch.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on PATH; install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 5; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install ## Run the whole loop twice on the simulated campaign, and print what it earned
+	$(BIN)/updraft demo
+
+test: install ## Run every test
+	$(BIN)/pytest
+
+test-fast: install ## Run the tests that take seconds
+	$(BIN)/pytest -m "not slow"
+
+benchmark-models: install ## Measure the models into docs/benchmarks.md, the short forms; FULL=1: the long ones
+	$(BIN)/python -m benchmarks.models $(if $(FULL),--full)
+
+lint: install ## Formatting, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## Format, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+ui: install ## Start MLflow and Evidently and print their links
+	$(BIN)/updraft ui
+
+clean: ## Empty UPDRAFT_HOME (.updraft) and the caches
+	@[ ! -x $(BIN)/updraft ] || $(BIN)/updraft clean --yes
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build

@@ -1,0 +1,1 @@
+"""What we claim, measured again by one command each."""

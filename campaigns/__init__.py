@@ -1,0 +1,1 @@
+"""What a user writes: the campaign file, the example campaigns and the data they read."""

@@ -1,0 +1,1 @@
+"""Public datasets, each turned into a table that a campaign reads."""

@@ -1,0 +1,410 @@
+"""The campaign: everything a team says about one decision problem, checked when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from campaigns.arms import ArmTable
+from campaigns.errors import choices
+
+EVERY = "*"  # in a feature list: every column not named elsewhere
+
+# Names that the decision frame keeps for itself (campaigns/frame.py).
+RESERVED = frozenset(
+    "decision_id unit_id decided_at arm propensity explored explored_propensity holdout "
+    "policy_version model_version".split()
+)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """A part of the campaign file: unknown keys are refused, values don't change afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SimulatorSource(Part):
+    """A simulated world with a known truth."""
+
+    kind: Literal["simulator"]
+    world: str = Field(description="Name of the world.")
+    rows: int = Field(100_000, ge=100, le=100_000_000, description="Logged decisions.")
+    seed: int = Field(0, ge=0, description="The same seed gives the same log.")
+    days: int = Field(28, ge=1, le=3650, description="Days that the log covers.")
+    options: dict[str, float] = Field({}, description="Options of the world, such as effect_drift.")
+
+
+class ParquetSource(Part):
+    """A Parquet file, or a folder of them."""
+
+    kind: Literal["parquet"]
+    path: str = Field(
+        description="Absolute, or relative to the campaign file or to UPDRAFT_HOME/data."
+    )
+
+
+class CsvSource(Part):
+    """A CSV file with a header."""
+
+    kind: Literal["csv"]
+    path: str = Field(
+        description="Absolute, or relative to the campaign file or to UPDRAFT_HOME/data."
+    )
+
+
+class EventsSource(Part):
+    """Nothing but the decisions that Updraft itself has made and logged."""
+
+    kind: Literal["events"]
+
+
+Source = Annotated[
+    SimulatorSource | ParquetSource | CsvSource | EventsSource, Field(discriminator="kind")
+]
+
+
+class Features(Part):
+    """What is known of a unit when it is decided on; ``'*'`` means every column not named elsewhere."""
+
+    numeric: list[str] = []
+    categorical: list[str] = []
+
+    @model_validator(mode="after")
+    def _some_and_once(self) -> Self:
+        names = self.names
+        if not names:
+            raise ValueError("names no feature: list at least one under 'numeric' or 'categorical'")
+        twice = sorted({name for name in names if names.count(name) > 1 and name != EVERY})
+        if twice:
+            raise ValueError(f"names {choices(twice)} more than once")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.numeric, *self.categorical]
+
+
+class Level(Part):
+    """A value that a treatment factor can take."""
+
+    cost: NotNegative = Field(0.0, description="What giving it once costs, in the budget's unit.")
+
+
+class Dose(Part):
+    """A continuous factor's range; only some models take one."""
+
+    min: Finite
+    max: Finite
+    cost: NotNegative = Field(0.0, description="Cost per unit of dose.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max <= self.min:
+            raise ValueError(f"max ({self.max}) must be above min ({self.min})")
+        return self
+
+
+class Factor(Part):
+    """A category of treatment, such as the bonus that is offered."""
+
+    column: str = Field(description="The log's column that says which level was given.")
+    control: str | None = Field(None, description="The level that means 'not treated'.")
+    levels: dict[str, Level] = {}
+    dose: Dose | None = None
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _bare_levels(cls, levels: Any) -> Any:
+        """``levels: {none: , coins: {cost: 0.3}}`` and ``[none, coins]`` both read as one expects."""
+        if isinstance(levels, list):
+            return {str(name): {} for name in levels}
+        if isinstance(levels, dict):
+            return {str(name): ({} if level is None else level) for name, level in levels.items()}
+        return levels
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.dose is None) == (not self.levels):
+            raise ValueError("needs either 'levels' (with their costs) or 'dose' (min, max)")
+        if self.levels:
+            if self.control not in self.levels:
+                raise ValueError(
+                    f"control is {self.control!r}; it must be one of the levels: {choices(self.levels)}"
+                )
+            if len(self.levels) < 2:
+                raise ValueError("has one level only; name control and at least one treatment")
+            if self.levels[self.control].cost:
+                raise ValueError(f"control ({self.control!r}) costs something; control costs 0")
+        return self
+
+    @property
+    def ordered_levels(self) -> list[str]:
+        """The levels' names, control first."""
+        return [str(self.control), *(name for name in self.levels if name != self.control)]
+
+
+class Outcome(Part):
+    """A response that is observed after a decision (a task of the models)."""
+
+    kind: Literal["binary", "count", "continuous"]
+    value: Finite = Field(0.0, description="Worth of one unit of it, in the budget's unit.")
+    role: Literal["reward", "cost"] = Field(
+        "reward", description="'cost': its uplift is what an arm costs, in place of the unit cost."
+    )
+
+    @model_validator(mode="after")
+    def _cost_has_no_value(self) -> Self:
+        if self.role == "cost" and self.value:
+            raise ValueError(
+                "has role 'cost' and a value; a cost is counted by itself: leave value out"
+            )
+        return self
+
+
+class Budget(Part):
+    """What may be spent, and the smallest return worth spending on."""
+
+    per: Literal["hour", "day", "week", "month", "total", "unit"] = "day"
+    amount: NotNegative
+    pacing: Literal["clock", "none"] = Field(
+        "clock",
+        description="'clock': the price of spending follows the period's clock, so that the budget "
+        "lasts; 'none': the price stays, until the budget is used up.",
+    )
+    min_return: NotNegative = Field(
+        0.0,
+        description="Treat only where value is at least this many times cost: "
+        "1 where both are money, 0 to use all of the budget.",
+    )
+
+
+class Exploration(Part):
+    """How much is decided at random, so that effects stay known."""
+
+    epsilon: Share = Field(0.05, description="Share of decisions drawn at random.")
+    max_spend_share: Share = Field(0.10, description="Share of the budget that may go to them.")
+    holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of units never treated."
+    )
+    salt: str = Field(
+        "", description="Key of the draws; change it to draw anew (default: the name)."
+    )
+
+
+class ModelChoice(Part):
+    """The net, and how it is tuned and trained."""
+
+    name: str = "mtmt"
+    search: bool = Field(True, description="Search its configuration before training.")
+    trials: int = Field(6, ge=1, le=10_000, description="Trials of that search.")
+    config: dict[str, Any] = Field({}, description="Fixed values of the net's configuration.")
+    training: dict[str, Any] = Field({}, description="Fixed values of the training configuration.")
+
+
+class Gate(Part):
+    """What a challenger must show before it decides."""
+
+    metric: Literal["policy_value"] = "policy_value"
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    min_gain: Finite = Field(0.0, description="The gain's interval must lie above this.")
+
+
+class Drift(Part):
+    """When features have drifted so far that people should look, or the monitor retrains."""
+
+    features: Literal["psi", "wasserstein", "ks", "jensenshannon", "kl_div"] = "psi"
+    threshold: NotNegative = Field(0.2, description="A feature beyond it has drifted.")
+    share: Share = Field(0.3, description="Share of drifted features that means drift of the data.")
+
+
+class Attribution(Part):
+    """When a logged decision's outcomes are complete (decisions that Updraft made itself)."""
+
+    days: NotNegative = Field(7.0, description="Outcomes are awaited so long.")
+    absent: Literal["zero", "unknown"] = Field(
+        "zero", description="What an outcome is that was never reported in that time."
+    )
+
+
+class Campaign(Part):
+    """One decision problem: whom to treat, with what, inside which budget."""
+
+    name: Name
+    description: str = ""
+    unit: str
+    source: Source
+    timestamp: str
+    features: Features
+    treatments: dict[Name, Factor] = Field(min_length=1)
+    arms: Literal["all"] | list[str | dict[str, str]] = "all"
+    propensity: str = "uniform"
+    outcomes: dict[Name, Outcome] = Field(min_length=1)
+    sequence: list[str] = []
+    budget: Budget
+    exploration: Exploration = Exploration()
+    model: ModelChoice = ModelChoice()
+    gate: Gate = Gate()
+    drift: Drift = Drift()
+    attribution: Attribution = Attribution()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _salt_defaults_to_the_name(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            exploration = data.get("exploration") or {}
+            if isinstance(exploration, dict) and not exploration.get("salt"):
+                data = {**data, "exploration": {**exploration, "salt": str(data.get("name", ""))}}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = [*self._clashes(), *self._sequence_problems(), *self._value_problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        dosed = any(factor.dose for factor in self.treatments.values())
+        if not dosed and len(self.arm_table) < 2:
+            raise ValueError("arms: allows control only; name at least one treated combination")
+        return self
+
+    def _clashes(self) -> list[str]:
+        """Two parts of the campaign that claim one column."""
+        roles: dict[str, list[str]] = {self.unit: ["unit"]}
+        claims = [(self.timestamp, "timestamp")]
+        claims += [(name, "features") for name in self.features.names if name != EVERY]
+        if self.propensity not in ("uniform", "estimate"):
+            claims.append((self.propensity, "propensity"))
+        claims += [(f.column, f"treatments.{name}.column") for name, f in self.treatments.items()]
+        claims += [(name, f"outcomes.{name}") for name in self.outcomes]
+        for column, role in claims:
+            roles.setdefault(column, []).append(role)
+        problems = [
+            f"column {column!r} is claimed by {' and '.join(role)}; it can be one of them"
+            for column, role in roles.items()
+            if len(role) > 1
+        ]
+        names = [*self.features.names, *self.outcomes, *self.treatments]
+        problems += [
+            f"{name!r} is a name that Updraft keeps for itself; rename that column"
+            for name in names
+            if name in RESERVED
+        ]
+        return problems
+
+    def _sequence_problems(self) -> list[str]:
+        known = choices(self.outcomes)
+        return [
+            f"sequence: {name!r} is no outcome; choose from {known}"
+            for name in self.sequence
+            if name not in self.outcomes
+        ]
+
+    def _value_problems(self) -> list[str]:
+        problems = []
+        costs = [name for name, outcome in self.outcomes.items() if outcome.role == "cost"]
+        if len(costs) > 1:
+            problems.append(f"outcomes: {choices(costs)} have role 'cost'; one outcome can have it")
+        if not any(o.value for o in self.outcomes.values()):
+            problems.append(
+                "outcomes: none has a value; say what at least one is worth (value: 1.0)"
+            )
+        return problems
+
+    @cached_property
+    def arm_table(self) -> ArmTable:
+        """The arms in the order of their index, control first.
+
+        Raises:
+            ValueError: An allowed combination names an unknown factor or level.
+        """
+        ordered = {
+            name: factor.ordered_levels for name, factor in self.treatments.items() if factor.levels
+        }
+        control = tuple(levels[0] for levels in ordered.values())
+        if self.arms == "all":
+            combinations = list(itertools.product(*ordered.values()))
+        else:
+            combinations = [self._combination(arm, ordered) for arm in self.arms]
+        unique = dict.fromkeys([control, *combinations])
+        return ArmTable(
+            names=tuple(_arm_name(arm, control) for arm in unique),
+            factors=tuple(ordered),
+            level_names=tuple(unique),
+            levels=np.array(
+                [[o.index(level) for o, level in zip(ordered.values(), arm)] for arm in unique],
+                dtype=np.int64,
+            ),
+            costs=np.array(
+                [
+                    sum(self.treatments[f].levels[level].cost for f, level in zip(ordered, arm))
+                    for arm in unique
+                ]
+            ),
+        )
+
+    def _combination(
+        self, arm: str | dict[str, str], ordered: dict[str, list[str]]
+    ) -> tuple[str, ...]:
+        if isinstance(arm, str):
+            if len(ordered) > 1:
+                raise ValueError(
+                    f"arms: {arm!r} is one level, and there are {len(ordered)} factors; "
+                    "write each arm as {factor: level, ...}"
+                )
+            arm = {next(iter(ordered)): arm}
+        unknown = [factor for factor in arm if factor not in ordered]
+        if unknown:
+            raise ValueError(f"arms: {unknown[0]!r} is no factor; choose from {choices(ordered)}")
+        for factor, level in arm.items():
+            if level not in ordered[factor]:
+                raise ValueError(
+                    f"arms: {level!r} is no level of {factor!r}; choose from {choices(ordered[factor])}"
+                )
+        return tuple(arm.get(factor, levels[0]) for factor, levels in ordered.items())
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits that change with anything the campaign says of the decision.
+
+        Where the data lies is left out: the same campaign on another machine is the same campaign.
+        """
+        text = json.dumps(self.model_dump(mode="json", exclude={"source"}), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def values(self) -> np.ndarray:
+        """Worth of one unit of each outcome, [K] (0 for a cost)."""
+        return np.array([outcome.value for outcome in self.outcomes.values()])
+
+    @property
+    def cost_outcome(self) -> int | None:
+        """Index of the outcome whose uplift is the cost, if the campaign has one."""
+        for index, outcome in enumerate(self.outcomes.values()):
+            if outcome.role == "cost":
+                return index
+        return None
+
+
+def _arm_name(arm: tuple[str, ...], control: tuple[str, ...]) -> str:
+    """``none``, ``coins``, ``coins+mail``: the levels that differ from control."""
+    if len(arm) == 1:
+        return arm[0]
+    treated = [level for level, none in zip(arm, control) if level != none]
+    return "+".join(treated) or "control"

@@ -1,0 +1,1 @@
+"""The Kubeflow components: one thin, typed step a file."""

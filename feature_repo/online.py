@@ -1,0 +1,41 @@
+"""What Feast's SQLite online store leaves open: readers beside a writer, and how far it has come."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+class OnlineState:
+    """A mark inside the online store's own database, so that the two can't disagree."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def prepare(self) -> None:
+        """Let decisions be served while features are written (write-ahead log), and make the mark."""
+        with self._open() as database:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("CREATE TABLE IF NOT EXISTS updraft_materialized (created INTEGER)")
+
+    def mark(self) -> datetime | None:
+        """Every row of the log that was created by then is in the store; None: not known of any."""
+        with self._open() as database:
+            row = database.execute("SELECT max(created) FROM updraft_materialized").fetchone()
+        return None if row[0] is None else datetime.fromtimestamp(row[0] / 1e6, UTC)
+
+    def set_mark(self, created: datetime | None) -> None:
+        """Record it (None: the next materialization starts over)."""
+        with self._open() as database:
+            database.execute("DELETE FROM updraft_materialized")
+            if created is not None:
+                micros = round(created.timestamp() * 1e6)
+                database.execute("INSERT INTO updraft_materialized VALUES (?)", (micros,))
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=30)) as database, database:
+            yield database

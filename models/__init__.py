@@ -1,0 +1,1 @@
+"""The science: nets, learners, metrics, training, search and the registry."""

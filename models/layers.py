@@ -1,0 +1,205 @@
+"""Blocks that the nets are put together from.
+
+Sizes in the docstrings: B rows, T feature tokens, d width, F = T * d, A arms, K outcomes, G any
+number of parallel copies. Copies (experts, heads, arms) are one stacked weight and one batched
+matmul, never a Python loop. No block keeps statistics of a batch, so rows never see each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.data import Shape
+
+QUIET = 0.05  # spread of the first embeddings: at 1, ids seen seldom are learned by heart
+
+
+def uniform(*size: int, fan: int) -> nn.Parameter:
+    """A weight drawn as ``nn.Linear`` draws its own, for an input of ``fan`` values."""
+    bound = 1.0 / math.sqrt(fan)
+    return nn.Parameter(torch.empty(size).uniform_(-bound, bound))
+
+
+class CategoryEmbedding(nn.Module):
+    """Ids of all categorical columns in one table: [B, F_c] int64 -> [B, F_c, d]."""
+
+    offsets: Tensor
+
+    def __init__(self, categories: Sequence[int], width: int) -> None:
+        super().__init__()
+        starts = torch.tensor([0, *categories]).cumsum(0)
+        self.register_buffer("offsets", starts[:-1], persistent=False)
+        self.table = nn.Embedding(int(starts[-1]), width)
+        nn.init.normal_(self.table.weight, std=QUIET)
+
+    def forward(self, x_cat: Tensor) -> Tensor:
+        return self.table(x_cat + self.offsets)
+
+
+class FeatureTokens(nn.Module):
+    """One token a feature: a numeric one its value times a vector plus another, a category its own.
+
+    [B, F_n] and [B, F_c] -> [B, T, d], T = F_n + F_c (Gorishniy et al. 2021, FT-Transformer).
+    """
+
+    def __init__(self, shape: Shape, width: int) -> None:
+        super().__init__()
+        self.count, self.width = shape.features, width
+        self.weight = nn.Parameter(torch.randn(shape.numeric, width)) if shape.numeric else None
+        self.bias = nn.Parameter(torch.randn(shape.numeric, width)) if shape.numeric else None
+        self.embedding = CategoryEmbedding(shape.categories, width) if shape.categories else None
+
+    def forward(self, x_num: Tensor, x_cat: Tensor) -> Tensor:
+        tokens = []
+        if self.weight is not None and self.bias is not None:
+            tokens.append(torch.addcmul(self.bias, x_num[..., None], self.weight))
+        if self.embedding is not None:
+            tokens.append(self.embedding(x_cat))
+        return tokens[0] if len(tokens) == 1 else torch.cat(tokens, dim=-2)
+
+
+class FeatureVector(nn.Module):
+    """Numeric features beside the embeddings of the categories: -> [B, width].
+
+    Attributes:
+        width: F_n + F_c * d, what the next layer takes.
+    """
+
+    def __init__(self, shape: Shape, embedding: int) -> None:
+        super().__init__()
+        self.width = shape.numeric + len(shape.categories) * embedding
+        self.embedding = (
+            CategoryEmbedding(shape.categories, embedding) if shape.categories else None
+        )
+
+    def forward(self, x_num: Tensor, x_cat: Tensor) -> Tensor:
+        if self.embedding is None:
+            return x_num
+        return torch.cat([x_num, self.embedding(x_cat).flatten(1)], dim=-1)
+
+
+class ArmEmbedding(nn.Module):
+    """Embeddings of arms as the sum over factors of their levels' embeddings: -> [A, d].
+
+    A level's vector is shared by every arm that has it, so an arm seen seldom (or never) is made of
+    parts that are known. Control levels have no vector: they add nothing.
+
+    Args:
+        levels: Level of each factor in each arm, [A][C].
+        width: d.
+    """
+
+    incidence: Tensor
+
+    def __init__(self, levels: Sequence[Sequence[int]], width: int) -> None:
+        super().__init__()
+        sizes = [max(column) for column in zip(*levels)]
+        starts = [sum(sizes[:factor]) - 1 for factor in range(len(sizes))]  # level 1 is the first
+        incidence = torch.zeros(len(levels), sum(sizes))
+        for arm, given in enumerate(levels):
+            for start, level in zip(starts, given):
+                if level:
+                    incidence[arm, start + level] = 1.0
+        self.register_buffer("incidence", incidence, persistent=False)
+        self.table = nn.Parameter(torch.randn(sum(sizes), width))
+
+    def forward(self) -> Tensor:
+        return self.incidence @ self.table
+
+
+class MLP(nn.Sequential):
+    """Linear, ReLU and dropout per hidden layer, then a linear to ``out``."""
+
+    def __init__(self, width: int, hidden: Sequence[int], out: int, dropout: float = 0.0) -> None:
+        layers: list[nn.Module] = []
+        for before, after in zip([width, *hidden], hidden):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+            layers += [nn.Dropout(dropout)] if dropout else []
+        super().__init__(*layers, nn.Linear([width, *hidden][-1], out))
+
+
+class Stacked(nn.Module):
+    """G linear layers side by side: [G, B, in] (or [B, in], the same for all) -> [G, B, out]."""
+
+    def __init__(self, copies: int, width: int, out: int) -> None:
+        super().__init__()
+        self.weight = uniform(copies, width, out, fan=width)
+        self.bias = uniform(copies, 1, out, fan=width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            x = x.expand(len(self.weight), *x.shape)
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class StackedMLP(nn.Sequential):
+    """G MLPs side by side: [G, B, in] or [B, in] -> [G, B, out]."""
+
+    def __init__(
+        self, copies: int, width: int, hidden: Sequence[int], out: int, dropout: float = 0.0
+    ) -> None:
+        layers: list[nn.Module] = []
+        for before, after in zip([width, *hidden], hidden):
+            layers += [Stacked(copies, before, after), nn.ReLU()]
+            layers += [nn.Dropout(dropout)] if dropout else []
+        super().__init__(*layers, Stacked(copies, [width, *hidden][-1], out))
+
+
+class Heads(nn.Module):
+    """G linear heads with one output each: [..., G, in] -> [..., G]."""
+
+    def __init__(self, copies: int, width: int) -> None:
+        super().__init__()
+        self.weight = uniform(copies, width, fan=width)
+        self.bias = nn.Parameter(torch.zeros(copies))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.weight).sum(-1) + self.bias
+
+
+class ResidualExperts(nn.Module):
+    """E residual networks side by side: [B, F] -> [E, B, F].
+
+    Each block is x + W2 relu(W1 norm(x)), a bottleneck residual block (He et al. 2016) along the
+    token axis whose convolution spans all the tokens: features have no order, so a short kernel
+    would only mix neighbours of an arbitrary list, and as one matmul it is also the faster one.
+    """
+
+    def __init__(self, experts: int, width: int, hidden: int, blocks: int, dropout: float) -> None:
+        super().__init__()
+        self.experts = experts
+        self.blocks = nn.ModuleList(
+            StackedMLP(experts, width, [hidden], width, dropout) for _ in range(blocks)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:  # the first block's input is the same for all: [B, F]
+            x = x + block(functional.layer_norm(x, x.shape[-1:]))  # W1 holds the norm's scale
+        return x
+
+
+class MMoE(nn.Module):
+    """Multi-gate mixture of experts: [B, F] -> [B, K, F] (Ma et al. 2018).
+
+    phi^k = sum_e g^k_e E^e(x) with gates g^k = softmax(W^k x), one gate a task.
+    """
+
+    def __init__(
+        self, tasks: int, experts: int, width: int, hidden: int, blocks: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.gate = nn.Linear(width, tasks * experts, bias=False)
+        self.experts = ResidualExperts(experts, width, hidden, blocks, dropout)
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Weight of each expert for each task, [B, K, E]; they sum to 1 over the experts."""
+        return self.gate(x).unflatten(-1, (self.tasks, -1)).softmax(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bke,ebf->bkf", self.gates(x), self.experts(x))

@@ -1,0 +1,1 @@
+"""Learners that are no nets: gradient-boosted meta-learners and forests, one file each."""

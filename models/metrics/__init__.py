@@ -1,0 +1,59 @@
+"""Metrics of uplift: curves, ranking metrics, intervals, off-policy values and errors of effects.
+
+Small stateless functions of arrays, ``f(y_true, score, treatment, *, propensity, weight)``. Every
+metric is the same for every order of the rows (ties are merged), and bad input is a ``DataError``.
+"""
+
+from models.metrics.bootstrap import metric_difference, metric_interval
+from models.metrics.curves import Curve, cost_curve, qini_curve, uplift_curve
+from models.metrics.effects import ate_error, ate_pearson, footrule, pehe, tau_mae
+from models.metrics.intervals import (
+    Interval,
+    bootstrap_draws,
+    normal_interval,
+    percentile_interval,
+)
+from models.metrics.ope import PolicyValue, policy_difference, policy_value
+from models.metrics.outcome_model import cross_fit_outcome_model
+from models.metrics.policy_curve import PolicyCurve, greedy_path, mcmv_aucc, policy_curve
+from models.metrics.registry import METRICS, Metric, evaluate, get_metric
+from models.metrics.table import DEFAULT_METRICS, UpliftRow, uplift_table
+from models.metrics.uplift import ate, aucc, auuc, lift_at, qini
+
+__all__ = [
+    "DEFAULT_METRICS",
+    "METRICS",
+    "Curve",
+    "Interval",
+    "Metric",
+    "PolicyCurve",
+    "PolicyValue",
+    "UpliftRow",
+    "ate",
+    "ate_error",
+    "ate_pearson",
+    "aucc",
+    "auuc",
+    "bootstrap_draws",
+    "cost_curve",
+    "cross_fit_outcome_model",
+    "evaluate",
+    "footrule",
+    "get_metric",
+    "greedy_path",
+    "lift_at",
+    "mcmv_aucc",
+    "metric_difference",
+    "metric_interval",
+    "normal_interval",
+    "pehe",
+    "percentile_interval",
+    "policy_curve",
+    "policy_difference",
+    "policy_value",
+    "qini",
+    "qini_curve",
+    "tau_mae",
+    "uplift_curve",
+    "uplift_table",
+]

@@ -1,0 +1,1 @@
+"""The pipelines, the runner that executes them, and the ``updraft`` command line."""

@@ -1,0 +1,38 @@
+"""Options that several commands share, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from campaigns.loading import load_campaign
+from campaigns.settings import Settings
+from campaigns.sources import located
+from campaigns.spec import Campaign
+
+File = Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="A campaign file (YAML).")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of search, weights, batches and bootstrap.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Training workers (UPDRAFT_WORKERS).")]
+Port = Annotated[
+    int | None, typer.Option(min=1, max=65535, help="Port to listen on; default: a free one.")
+]
+
+
+def console(*, quiet: bool = False) -> Console:
+    """Where people read; with JSON on standard output, progress goes to standard error."""
+    return Console(stderr=quiet, highlight=False)
+
+
+def open_campaign(file: Path, settings: Settings) -> Campaign:
+    """The campaign of a file, with its source found."""
+    return located(load_campaign(file), file.absolute().parent, settings)
+
+
+def print_json(result: Any) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json.dumps(result, indent=2, default=str))

@@ -1,0 +1,90 @@
+"""What a run or the demo found, as a table that a growth team reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+LABELS = {
+    "nobody": "treat nobody",
+    "everybody-best-arm": "everybody, best arm*",
+    "random": "a random arm*",
+    "champion": "champion",
+    "challenger": "challenger",
+}
+
+
+def policy_table(verdict: dict[str, Any]) -> Table:
+    """Value and cost of every policy, each kept to the budget."""
+    policies = verdict["policies"]
+    confidence = f"{policies[0]['confidence']:.0%}"
+    table = Table(
+        title=f"{verdict['campaign']}: value per unit, on {verdict['rows']:,} held-out rows"
+    )
+    table.add_column("policy", no_wrap=True)
+    for name in ("value", f"{confidence} interval", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    known = any(policy.get("truth") is not None for policy in policies)
+    if known:
+        table.add_column("truth", justify="right", no_wrap=True)
+    for policy in policies:
+        row = [
+            LABELS.get(policy["name"], policy["name"]),
+            f"{policy['value']:.3f}",
+            f"{policy['low']:.3f} to {policy['high']:.3f}",
+            f"{policy['cost']:.3f}",
+        ]
+        if known:
+            row.append(f"{policy['truth']:.3f}" if policy["truth"] is not None else "")
+        style = "bold" if policy["name"] == verdict["deciding"] else None
+        table.add_row(*row, style=style)
+    budget = f"{verdict['budget_per_unit']:.3f}"
+    table.caption = f"* by lot, to as many as {budget} per unit pays for"
+    return table
+
+
+def print_verdict(verdict: dict[str, Any], console: Console) -> None:
+    """The policies, then who decides from now on and why."""
+    console.print(policy_table(verdict))
+    srm, drift = verdict["sample_ratio"], verdict["drift"]
+    decider = next(p for p in verdict["policies"] if p["name"] == verdict["deciding"])
+    lines = {
+        "who decides": verdict["reason"],
+        "it gives": ", ".join(f"{arm} to {share:.0%}" for arm, share in decider["mix"].items()),
+        "sample ratio": f"p = {srm['p_value']:.3f} ({'as designed' if srm['ok'] else 'broken'})",
+        "drift": drift_line(drift),
+    }
+    print_lines(lines, console)
+
+
+def drift_line(drift: dict[str, Any]) -> str:
+    """The drift verdict in one line."""
+    moved = drift["drifted_features"]
+    count, features = len(moved), len(drift["columns"])
+    verdict = "drifted" if drift["drifted"] else "no drift"
+    which = f" ({', '.join(moved[:4])})" if moved else ""
+    note = f"; {drift['note']}" if drift.get("note") else ""
+    return f"{verdict}: {count} of {features} columns moved{which}{note}"
+
+
+def print_lines(lines: dict[str, str], console: Console) -> None:
+    """Labelled lines."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for label, text in lines.items():
+        table.add_row(label, text)
+    console.print(table)
+
+
+def print_places(folder: Path, console: Console, commands: list[str]) -> None:
+    """Where the reports lie, and what to try next."""
+    for label, name in (("report", "report.html"), ("drift report", "drift.html")):
+        if (folder / name).exists():  # never wrapped: people copy it
+            console.print(f"{label}: {folder / name}", soft_wrap=True, highlight=False)
+    console.print("\ntry next:", style="bold")
+    for command in commands:
+        console.print(f"  {command}", highlight=False)

@@ -1,0 +1,1 @@
+"""Decisions: the policy, the event store, the Ray Serve application and batch scoring."""

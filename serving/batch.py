@@ -1,0 +1,166 @@
+"""Decide on a whole unit table at once: the best allocation of the budget, not a price for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+
+from campaigns.errors import DataError, choices
+from campaigns.spec import Campaign
+from serving.decider import (
+    Assessed,
+    Model,
+    Policy,
+    Unit,
+    assess,
+    budget_for,
+    epoch_key,
+    records,
+)
+from serving.events import EventStore
+from serving.ledger import Ledger
+from serving.policy.allocation import Allocation, allocate
+from serving.policy.exploration import Draw, explore
+from serving.policy.spend import effective_epsilon, expected_exploration_cost, period_key
+from serving.records import Decision
+
+
+@dataclass(frozen=True, eq=False)
+class BatchRun:
+    """Decisions on a unit table.
+
+    Attributes:
+        decisions: One a unit, in the table's order; durable.
+        price: lambda of the allocation: value asked of one unit of cost.
+        gap: How far from the best allocation it can be at most, 0..1.
+        spend: Expected cost of the decisions, within the budget.
+        repeated: The request was made before: these are the decisions of then.
+    """
+
+    decisions: list[Decision]
+    price: float
+    gap: float
+    spend: float
+    repeated: bool = False
+
+    def frame(self) -> pd.DataFrame:
+        """One row a unit: decision_id, unit_id, arm, arm_name, propensity, explored, holdout, cost."""
+        names = "decision_id unit_id arm arm_name propensity explored holdout cost".split()
+        return pd.DataFrame({name: [getattr(d, name) for d in self.decisions] for name in names})
+
+
+def decide_batch(
+    model: Model,
+    units: pd.DataFrame,
+    store: EventStore,
+    *,
+    model_version: str | None = None,
+    budget: float | None = None,
+    request_id: str | None = None,
+    now: datetime | None = None,
+) -> BatchRun:
+    """Allocate what is left of the period's budget over a unit table, explore, and record it all.
+
+    Units are drawn for exploration first, and what that costs is set aside; the rest of the budget is
+    allocated over everybody (the explored too: what they would get is part of their propensity) by the
+    multiple-choice knapsack. So the spend never passes the budget. Online decisions of the campaign
+    wait while these are made and written.
+
+    Args:
+        model: Answers for the campaign.
+        units: ``unit_id`` (each once) and the features, N rows.
+        store: Where the decisions go.
+        model_version: What to record as the model's version.
+        budget: Most that these decisions may cost; default, and limit: what the period has left.
+        request_id: A repeated request gets the decisions of the first.
+        now: The moment of the decisions (default: this one), UTC.
+
+    Raises:
+        DataError: A column is missing, or a unit comes twice.
+    """
+    campaign, now = model.campaign, now or datetime.now(UTC)
+    listed = _units(units, campaign)
+    assessed = assess(model, listed)
+    store.register(campaign)
+    with store.transaction(campaign.name) as writer:
+        before = writer.find(request_id, "") if request_id is not None else None
+        if before is not None:
+            return _run(before, 0.0, 0.0, repeated=True)
+        ledger = writer.ledger(period_key(campaign.budget.per, now))
+        left = budget_for(campaign, ledger, len(listed)) - ledger.spend
+        limit = max(left if budget is None else min(left, budget), 0.0)
+        drawn, allocation, epsilon, reason = _draw(assessed, campaign, ledger, limit, now)
+        policy = Policy(campaign, model_version, model.price)
+        made = records(assessed, drawn, policy, now, allocation.price, epsilon, reason)
+        writer.add(made, request_id)
+    return _run(made, allocation.price, allocation.gap)
+
+
+def _draw(
+    assessed: Assessed, campaign: Campaign, ledger: Ledger, limit: float, now: datetime
+) -> tuple[Draw, Allocation, float, str]:
+    """The arms, the allocation behind them, and how much was explored and why."""
+    rules, cost, allowed = campaign.exploration, assessed.cost, assessed.eligible
+    ids, epoch = [unit.unit_id for unit in assessed.units], epoch_key(campaign, now)
+
+    def draw(greedy: np.ndarray, epsilon: float) -> Draw:
+        return explore(greedy, allowed, epsilon, ids, epoch, rules.salt, rules.holdout)
+
+    cap = rules.max_spend_share * budget_for(campaign, ledger, len(ids))
+    exploring = effective_epsilon(
+        rules.epsilon,
+        ledger.exploration_spend,
+        cap,
+        expected_exploration_cost(cost, allowed),
+        decisions=max(len(ids), 1),
+    )
+    epsilon, reason = exploring.epsilon, exploring.reason
+    nobody = np.zeros(len(ids), dtype=np.int64)
+    rows = np.arange(len(ids))
+    first = draw(nobody, epsilon)
+    explored_cost = float(cost[rows, first.arm][first.explored].sum())
+    if explored_cost > limit:
+        epsilon, explored_cost = 0.0, 0.0
+        reason = f"The budget ({limit:g}) doesn't pay for exploration."
+    # Held-out units get control whatever the allocation says: their share is for the others.
+    open_arms = allowed & (~first.holdout[:, None] | (np.arange(allowed.shape[1]) == 0))
+    allocation = allocate(
+        assessed.value,
+        cost,
+        limit - explored_cost,
+        min_return=campaign.budget.min_return,
+        eligible=open_arms,
+    )
+    return draw(allocation.arm, epsilon), allocation, epsilon, reason
+
+
+def _units(table: pd.DataFrame, campaign: Campaign) -> list[Unit]:
+    missing = [name for name in ("unit_id", *campaign.features.names) if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"unit table: {choices(missing)} missing; it has {choices(map(str, table.columns))}"
+        )
+    ids = table["unit_id"].astype(str)
+    if ids.duplicated().any():
+        raise DataError(
+            f"unit table: unit {ids[ids.duplicated()].iloc[0]!r} comes twice; "
+            "a batch decides on each once"
+        )
+    columns = {name: table[name].to_numpy(dtype=np.float64) for name in campaign.features.numeric}
+    seen = {name: [_or_none(value) for value in column] for name, column in columns.items()}
+    for name in campaign.features.categorical:
+        column = table[name].astype(object)
+        seen[name] = [None if gone else str(v) for v, gone in zip(column, column.isna())]  # type: ignore[misc]
+    names = list(seen)
+    return [Unit(unit, dict(zip(names, row))) for unit, row in zip(ids, zip(*seen.values()))]
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _run(made: list[Decision], price: float, gap: float, *, repeated: bool = False) -> BatchRun:
+    return BatchRun(made, price, gap, float(sum(one.cost for one in made)), repeated)

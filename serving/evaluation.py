@@ -1,0 +1,208 @@
+"""What each policy would have earned on the same held-out explored rows, inside the same budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from campaigns.errors import DataError
+from campaigns.objective import arm_costs, budget_per_unit, realised, value_and_cost
+from campaigns.spec import Campaign
+from models.metrics import Interval, PolicyValue, cross_fit_outcome_model, policy_value
+from models.split import TEST, folds
+from serving.policy.allocation import allocate
+from serving.policy.ration import ration
+
+NOBODY, BEST_ARM, RANDOM = "nobody", "everybody-best-arm", "random"
+LEAST_ROWS = 50
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The explored rows of units that no model was trained on, and what they earned.
+
+    Attributes:
+        rows: Decision frame, N rows.
+        reward: Worth of the outcomes less ``min_return`` times the cost, [N].
+        q_hat: Reward that a cross-fitted model expects of every arm, [N, A].
+        costs: Expected cost of every arm, [N, A], that policies are budgeted by.
+        budget_per_unit: The campaign's budget for one decision.
+    """
+
+    rows: pd.DataFrame
+    reward: np.ndarray
+    q_hat: np.ndarray
+    costs: np.ndarray
+    budget_per_unit: float
+
+    @property
+    def budget(self) -> float:
+        return self.budget_per_unit * len(self.rows)
+
+
+@dataclass(frozen=True)
+class PolicyScore:
+    """One policy's off-policy value.
+
+    Attributes:
+        name: What people call it.
+        value: Per unit, in the budget's unit, with its interval (doubly robust).
+        cost: Expected cost per unit.
+        policy: Its action probabilities, [N, A].
+        price: lambda of an allocation; None for the others.
+        contributions: One a held-out row, [N]; their mean is the value.
+        warning: Why the value should be read with care, or None.
+    """
+
+    name: str
+    value: Interval
+    cost: float
+    policy: np.ndarray
+    price: float | None
+    contributions: np.ndarray
+    warning: str | None
+
+    @property
+    def mix(self) -> np.ndarray:
+        """Share of units that get each arm, [A]."""
+        return np.asarray(self.policy.mean(axis=0))
+
+
+def held_out(frame: pd.DataFrame, campaign: Campaign, *, seed: int = 0) -> HeldOut:
+    """The rows that policies are judged on.
+
+    Raises:
+        DataError: There are too few to judge anything.
+    """
+    test = folds(frame["unit_id"], campaign.name) == TEST
+    trial = frame["explored"].to_numpy() & ~frame["holdout"].to_numpy()
+    outcomes = frame[list(campaign.outcomes)].to_numpy(dtype=np.float64)
+    worth, paid = realised(outcomes, frame["arm"].to_numpy(), campaign)
+    reward = worth - campaign.budget.min_return * paid
+    used = test & trial & np.isfinite(reward)
+    rows = frame[used].reset_index(drop=True)
+    if len(rows) < LEAST_ROWS:
+        raise DataError(
+            f"{campaign.name}: {len(rows)} held-out explored rows with complete outcomes; "
+            f"an evaluation needs at least {LEAST_ROWS}: log more randomized decisions"
+        )
+    arms = len(campaign.arm_table)
+    return HeldOut(
+        rows=rows,
+        reward=reward[used],
+        q_hat=cross_fit_outcome_model(
+            _numeric_features(rows, campaign),
+            rows["arm"],
+            reward[used],
+            rows["explored_propensity"],
+            arms=arms,
+            folds=3,
+            seed=seed,
+        ),
+        costs=np.broadcast_to(arm_costs(frame, campaign), (len(rows), arms)),
+        budget_per_unit=budget_per_unit(campaign, frame["decided_at"]),
+    )
+
+
+def constant_policies(log: HeldOut, frame: pd.DataFrame, campaign: Campaign) -> list[PolicyScore]:
+    """Nobody, everybody the best arm, and a random arm, each kept to the budget by lot.
+
+    The best arm is chosen on the rows that are not held out, so that it isn't flattered.
+    """
+    arms = len(campaign.arm_table)
+    count = len(log.rows)
+    best = best_arm(frame, campaign)
+    return [
+        _score(NOBODY, _constant(0, count, arms), log, campaign),
+        _score(BEST_ARM, _rationed(_constant(best, count, arms), log), log, campaign),
+        _score(RANDOM, _rationed(np.full((count, arms), 1 / arms), log), log, campaign),
+    ]
+
+
+def model_policy(name: str, predicted: np.ndarray, log: HeldOut, campaign: Campaign) -> PolicyScore:
+    """The policy that allocates by a model's predictions [N, A, K] within the budget."""
+    value, cost = value_and_cost(predicted, campaign)
+    chosen = allocate(value, cost, log.budget, min_return=campaign.budget.min_return)
+    policy = np.eye(len(campaign.arm_table))[chosen.arm]
+    return _score(name, policy, log, campaign, price=chosen.price, cost=cost)
+
+
+def online_price(predicted: np.ndarray, log: HeldOut, campaign: Campaign) -> float:
+    """lambda for serving: what exploration costs is taken off the budget before it is spent greedily.
+
+    Args:
+        predicted: A model's predictions on the held-out rows, [N, A, K].
+        log: The held-out rows.
+        campaign: Gives budget and exploration.
+    """
+    rules = campaign.exploration
+    value, cost = value_and_cost(predicted, campaign)
+    epsilon = rules.epsilon * (1 - rules.holdout)
+    random = min(epsilon * float(cost.mean()), rules.max_spend_share * log.budget_per_unit)
+    explored = random / float(cost.mean()) if cost.any() else epsilon
+    chosen = max(1 - explored - rules.holdout, 1e-9)
+    left = max(log.budget_per_unit - random, 0.0) / chosen
+    allocation = allocate(value, cost, left * len(value), min_return=campaign.budget.min_return)
+    return float(allocation.price)
+
+
+def best_arm(frame: pd.DataFrame, campaign: Campaign) -> int:
+    """The arm with the highest mean reward on the explored rows that are not held out."""
+    rows = frame[
+        (folds(frame["unit_id"], campaign.name) != TEST)
+        & frame["explored"].to_numpy()
+        & ~frame["holdout"].to_numpy()
+    ]
+    arm = rows["arm"].to_numpy()
+    worth, paid = realised(rows[list(campaign.outcomes)].to_numpy(dtype=np.float64), arm, campaign)
+    reward = worth - campaign.budget.min_return * paid
+    weight = np.where(np.isfinite(reward), 1 / rows["explored_propensity"].to_numpy(), 0.0)
+    count = len(campaign.arm_table)
+    total = np.bincount(arm, weight * np.nan_to_num(reward), minlength=count)
+    mass = np.bincount(arm, weight, minlength=count)
+    return int(np.argmax(np.where(mass > 0, total / np.maximum(mass, 1e-12), -np.inf)))
+
+
+def _score(
+    name: str,
+    policy: np.ndarray,
+    log: HeldOut,
+    campaign: Campaign,
+    *,
+    price: float | None = None,
+    cost: np.ndarray | None = None,
+) -> PolicyScore:
+    estimate: PolicyValue = policy_value(
+        policy,
+        log.reward,
+        log.rows["arm"],
+        log.rows["explored_propensity"],
+        q_hat=log.q_hat,
+        confidence=campaign.gate.confidence,
+    )
+    spent = log.costs if cost is None else cost
+    return PolicyScore(
+        name=name,
+        value=estimate.interval,
+        cost=float((policy * spent).sum(axis=1).mean()),
+        policy=policy,
+        price=price,
+        contributions=estimate.contributions,
+        warning=estimate.warning,
+    )
+
+
+def _rationed(policy: np.ndarray, log: HeldOut) -> np.ndarray:
+    return ration(policy, log.costs, log.budget).probabilities
+
+
+def _constant(arm: int, count: int, arms: int) -> np.ndarray:
+    return np.broadcast_to(np.eye(arms)[arm], (count, arms))
+
+
+def _numeric_features(rows: pd.DataFrame, campaign: Campaign) -> np.ndarray:
+    """Features for trees: numbers as they are, categories as codes (-1 is missing)."""
+    codes = [pd.factorize(rows[name], sort=True)[0] for name in campaign.features.categorical]
+    return np.column_stack([*(rows[name] for name in campaign.features.numeric), *codes])

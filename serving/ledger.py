@@ -1,0 +1,98 @@
+"""What a budget's period has seen, kept up in the transaction that stores its decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Select, bindparam, cast, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from serving.records import Decision
+from serving.tables import ledger
+
+SUMS = ("decisions", "explored", "holdout", "spend", "exploration_spend")
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Sums over decisions; costs are expected ones, in the budget's unit."""
+
+    decisions: int = 0
+    explored: int = 0
+    holdout: int = 0
+    spend: float = 0.0
+    exploration_spend: float = 0.0
+
+    def plus(self, decisions: Iterable[Decision]) -> Ledger:
+        """These sums with some more decisions."""
+        total = self
+        for one in decisions:
+            total = replace(
+                total,
+                decisions=total.decisions + 1,
+                explored=total.explored + one.explored,
+                holdout=total.holdout + one.holdout,
+                spend=total.spend + one.cost,
+                exploration_spend=total.exploration_spend + one.cost * one.explored,
+            )
+        return total
+
+
+def read(connection: Connection, campaign: str, period: str | None = None) -> Ledger:
+    """The sums of one period, or of all of them."""
+    if period is None:
+        sums = connection.execute(_ALL, {"campaign": campaign})
+    else:
+        sums = connection.execute(_PERIOD, {"campaign": campaign, "period": period})
+    return Ledger(**sums.mappings().one())
+
+
+def by_arm(connection: Connection, campaign: str) -> dict[str, int]:
+    """How often each arm was given, over all periods."""
+    row = ledger.c
+    total = cast(func.sum(row.decisions), BigInteger)
+    query = select(row.arm_name, total).where(row.campaign == campaign).group_by(row.arm_name)
+    return {name: int(given) for name, given in connection.execute(query)}
+
+
+def count(connection: Connection, campaign: str, decisions: Sequence[Decision]) -> None:
+    """Add decisions to the sums of their periods."""
+    groups: dict[tuple[str, str], list[Decision]] = {}
+    for decision in decisions:
+        groups.setdefault((decision.period, decision.arm_name), []).append(decision)
+    if groups:
+        rows = [
+            _row(campaign, period, arm, group) for (period, arm), group in sorted(groups.items())
+        ]
+        connection.execute(_addition(connection.dialect.name), rows)
+
+
+def _row(campaign: str, period: str, arm: str, decisions: Sequence[Decision]) -> dict[str, Any]:
+    sums = Ledger().plus(decisions)
+    key = {"campaign": campaign, "period": period, "arm_name": arm}
+    return {**key, **{name: getattr(sums, name) for name in SUMS}}
+
+
+# Statements are built once: building them costs more than running them.
+
+
+def _sums() -> Select[Any]:
+    counts = [func.coalesce(cast(func.sum(ledger.c[name]), BigInteger), 0) for name in SUMS[:3]]
+    costs = [func.coalesce(func.sum(ledger.c[name]), 0.0) for name in SUMS[3:]]
+    labelled = [column.label(name) for column, name in zip([*counts, *costs], SUMS)]
+    return select(*labelled).where(ledger.c.campaign == bindparam("campaign"))
+
+
+_ALL = _sums()
+_PERIOD = _sums().where(ledger.c.period == bindparam("period"))
+
+
+@cache
+def _addition(dialect: str) -> Any:
+    """INSERT a row of sums, or add it to the one that is there."""
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert(ledger)
+    added = {name: ledger.c[name] + insert.excluded[name] for name in SUMS}
+    return insert.on_conflict_do_update(index_elements=list(ledger.primary_key), set_=added)

@@ -1,0 +1,1 @@
+"""The policy: who gets which treatment within a budget, and what is tried at random. Pure NumPy."""
