@@ -17,20 +17,14 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
-from ray import PlacementGroupID
 from ray.exceptions import RayActorError
 from ray.train import TrainingFailedError, WorkerGroupError
-from ray.util.placement_group import (
-    PlacementGroup,
-    placement_group_table,
-    remove_placement_group,
-)
 from torch import nn
 
 from campaigns.errors import EnvironmentProblem, UpdraftError
 from campaigns.spec import Campaign
 from models.batches import InMemoryBatches
-from models.capacity import require
+from models.capacity import given_back, require
 from models.catalog import build, entry
 from models.data import Batch
 from models.dataset import absolute, load
@@ -177,24 +171,13 @@ def launch(
             callbacks=callbacks,
         ),
     )
-    held = set(placement_group_table())
     try:
-        with interruptible():
+        with given_back(), interruptible():
             return trainer.fit()
-    except KeyboardInterrupt:
-        _release(held)
-        raise
     except WorkerGroupError as error:
         raise _plain(error, max_failures) from error
     except TrainingFailedError as error:
         raise EnvironmentProblem(f"training couldn't run: {_last_line(error)}") from error
-
-
-def _release(held: set[str]) -> None:
-    """Free what a run that was interrupted reserved beyond ``held``: Ray's own way out may forget it."""
-    for group, about in placement_group_table().items():
-        if group not in held and about["state"] != "REMOVED":
-            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group)))
 
 
 def _work(plan: Plan) -> None:

@@ -28,7 +28,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from campaigns.errors import CampaignError
@@ -154,7 +154,7 @@ def search(
     with _silence(), interruptible():
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": own, "gpu": int(gpu and workers == 1)}),
-            tune_config=_strategy(space, trials, concurrent, epochs, seed, reuse=workers == 1),
+            tune_config=_strategy(space, trials, concurrent, epochs, seed, alone=workers == 1),
             run_config=tune.RunConfig(
                 name=run or f"{campaign.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}",
                 storage_path=absolute(storage),
@@ -205,17 +205,22 @@ def search_space(
 
 
 def _strategy(
-    space: Space, trials: int, concurrent: int, epochs: int, seed: int, *, reuse: bool
+    space: Space, trials: int, concurrent: int, epochs: int, seed: int, *, alone: bool
 ) -> tune.TuneConfig:
-    """What is proposed, what is stopped early; ``reuse``: in processes that stay (seconds each)."""
+    """What is proposed and what is stopped early, for trials that train in a process of their own.
+
+    Processes that train ``alone`` stay for the next trial (seconds each). A trial with workers
+    runs to its end, for to stop it is to kill it, and its workers' reservation would stay.
+    """
     best = {"metric": SCORE, "mode": "max"}
+    early = ASHAScheduler(max_t=epochs, grace_period=1, reduction_factor=2)
     return tune.TuneConfig(
         **best,
         num_samples=trials,
         max_concurrent_trials=concurrent,
         search_alg=OptunaSearch(space.where, points_to_evaluate=[space.start], seed=seed, **best),
-        scheduler=ASHAScheduler(max_t=epochs, grace_period=1, reduction_factor=2),
-        reuse_actors=reuse,
+        scheduler=early if alone else FIFOScheduler(),
+        reuse_actors=alone,
     )
 
 

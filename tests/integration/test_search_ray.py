@@ -12,6 +12,7 @@ from campaigns.errors import EnvironmentProblem
 from campaigns.frame import decision_frame
 from campaigns.loading import parse_campaign
 from campaigns.worlds import world
+from models.capacity import require
 from models.search import SearchResult, search
 from models.training import TrainConfig
 
@@ -100,6 +101,7 @@ def test_trials_may_train_on_several_workers(frame: Path, tmp_path: Path) -> Non
     result = search(frame, CAMPAIGN, trials=1, epochs=1, workers=2, seed=5, storage=tmp_path)
     assert list(result.table["status"]) == ["finished"]
     assert result.score == result.default_score
+    require(4, "the next search", patience=30)  # what the workers held is free again
 
 
 def test_ctrl_c_interrupts(frame: Path, tmp_path: Path) -> None:

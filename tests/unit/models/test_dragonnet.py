@@ -140,7 +140,7 @@ def test_the_arm_head_learns_who_is_treated_and_the_average_effect_is_unconfound
     net = Dragonnet(
         Shape(2, (), ((0,), (1,)), ("continuous",)), DragonnetConfig(width=16, hidden=16)
     )
-    config = TrainConfig(epochs=6, learning_rate=1e-2, batch_size=128)
+    config = TrainConfig(epochs=6, learning_rate=1e-2, batch_size=128, weight_decay=1e-4)
     fit(net, InMemoryBatches(rows, 128), lambda net: {"loss": float(net(rows)["loss"])}, config)
     with torch.no_grad():
         learned = net.propensities(rows.x_num, rows.x_cat)
