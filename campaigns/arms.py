@@ -17,6 +17,8 @@ class ArmTable:
         level_names: The level's name of each factor in each arm, [A][C].
         levels: Its index within its factor, [A, C] int64; 0 is control.
         costs: Unit cost, [A] float64: the sum over the factors' levels.
+        doses: Where the levels of each factor lie in their dose's range, 0 (control) to 1,
+            [C][levels]; empty for a factor whose levels have no order.
     """
 
     names: tuple[str, ...]
@@ -24,6 +26,7 @@ class ArmTable:
     level_names: tuple[tuple[str, ...], ...]
     levels: np.ndarray
     costs: np.ndarray
+    doses: tuple[tuple[float, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)

@@ -4,8 +4,8 @@ Columns, in this order: ``decision_id`` str, ``unit_id`` str, ``decided_at`` tim
 ``arm`` int64, ``propensity`` float64 in (0, 1] (the marginal probability of the arm that was given),
 ``explored`` bool (drawn at random, not chosen), ``explored_propensity`` float64 (the probability of
 this arm given that it was drawn at random; NaN where it was not), ``holdout`` bool,
-``policy_version`` and ``model_version`` str or None, one column a treatment factor (the level),
-the features (numeric float64, categorical str or None), the outcomes (float64, NaN = not observed).
+``policy_version`` and ``model_version`` str or None, one column a treatment factor (the level str;
+or the dose that was given float64, whose arm is the nearest of the grid), the features (numeric float64, categorical str or None), the outcomes (float64, NaN = not observed).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ DECISION_COLUMNS = (
 ).split()
 
 UTC_MICROSECONDS = "datetime64[us, UTC]"
+NUMBERS = "a column of words belongs under features.categorical"
 
 
 def expand_features(campaign: Campaign, table: pd.DataFrame) -> Campaign:
@@ -174,24 +175,42 @@ class _Reader:
 
     def _levels(self, factor: str) -> np.ndarray:
         spec = self.campaign.treatments[factor]
-        return words(self.table[spec.column])
+        if spec.dose is None:
+            return words(self.table[spec.column])
+        where = f"column '{spec.column}' (treatments.{factor})"
+        doses = self._numbers(spec.column, "a dose is a number")
+        missing = int(np.isnan(doses).sum())
+        if missing:
+            self.problems.append(
+                f"{where}: {missing} rows have no dose; control is {spec.dose.min:g}"
+            )
+        outside = (doses < spec.dose.min) | (doses > spec.dose.max)
+        if outside.any():
+            seen = doses[outside][0]
+            self.problems.append(
+                f"{where}: {int(outside.sum())} rows lie outside the dose's {spec.dose.min:g} to "
+                f"{spec.dose.max:g}, such as {seen:g}; widen dose.min and dose.max, or drop them"
+            )
+        return doses
+
+    def _named(self, factor: str, column: np.ndarray) -> np.ndarray:
+        """Names of the levels that a column means, [N]; what is no level is a problem."""
+        spec = self.campaign.treatments[factor]
+        if spec.dose is not None:
+            return spec.dose.nearest(np.nan_to_num(column, nan=spec.dose.min))
+        for level in pd.unique(column):
+            if level not in spec.levels:
+                rows = int(np.sum(column == level) if level is not None else pd.isna(column).sum())
+                self.problems.append(
+                    f"column '{spec.column}' (treatments.{factor}): {level!r} in {rows} rows is no "
+                    f"level; the levels are {choices(spec.ordered_levels)}"
+                )
+        return column
 
     def _arms(self, levels: dict[str, np.ndarray]) -> np.ndarray:
         table = self.campaign.arm_table
-        for factor, column in levels.items():
-            known = self.campaign.treatments[factor].ordered_levels
-            for level in pd.unique(column):
-                if level not in known:
-                    rows = (
-                        int(np.sum(column == level))
-                        if level is not None
-                        else int(pd.isna(column).sum())
-                    )
-                    self.problems.append(
-                        f"column '{self.campaign.treatments[factor].column}' (treatments.{factor}): "
-                        f"{level!r} in {rows} rows is no level; the levels are {choices(known)}"
-                    )
-        codes = pd.MultiIndex.from_arrays(list(levels.values()))
+        named = [self._named(factor, column) for factor, column in levels.items()]
+        codes = pd.MultiIndex.from_arrays(named)
         index = pd.MultiIndex.from_tuples(table.level_names)
         arm = index.get_indexer(codes)
         if (arm < 0).any() and not self.problems:
@@ -227,7 +246,7 @@ class _Reader:
             return words(self.table[name])
         return np.full(len(self.table), None, dtype=object)
 
-    def _numbers(self, name: str) -> np.ndarray:
+    def _numbers(self, name: str, right: str = NUMBERS) -> np.ndarray:
         column = self.table[name]
         if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
             converted = pd.to_numeric(column, errors="coerce")
@@ -235,8 +254,7 @@ class _Reader:
             if wrong.any():
                 row = int(np.flatnonzero(wrong)[0])
                 self.problems.append(
-                    f"column '{name}', row {row}: {column.iloc[row]!r} is no number; "
-                    "a column of words belongs under features.categorical"
+                    f"column '{name}', row {row}: {column.iloc[row]!r} is no number; {right}"
                 )
             column = converted
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -9,17 +9,12 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from campaigns.arms import ArmTable
 from campaigns.errors import choices
+from campaigns.part import Finite, Name, NotNegative, Part, Share, text
+from campaigns.treatments import Factor
 
 EVERY = "*"  # in a feature list: every column not named elsewhere
 
@@ -28,17 +23,6 @@ RESERVED = frozenset(
     "decision_id unit_id decided_at arm propensity explored explored_propensity holdout "
     "policy_version model_version".split()
 )
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Part(BaseModel):
-    """A part of the campaign file: unknown keys are refused, values don't change afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SimulatorSource(Part):
@@ -100,65 +84,6 @@ class Features(Part):
     @property
     def names(self) -> list[str]:
         return [*self.numeric, *self.categorical]
-
-
-class Level(Part):
-    """A value that a treatment factor can take."""
-
-    cost: NotNegative = Field(0.0, description="What giving it once costs, in the budget's unit.")
-
-
-class Dose(Part):
-    """A continuous factor's range; only some models take one."""
-
-    min: Finite
-    max: Finite
-    cost: NotNegative = Field(0.0, description="Cost per unit of dose.")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max <= self.min:
-            raise ValueError(f"max ({self.max}) must be above min ({self.min})")
-        return self
-
-
-class Factor(Part):
-    """A category of treatment, such as the bonus that is offered."""
-
-    column: str = Field(description="The log's column that says which level was given.")
-    control: str | None = Field(None, description="The level that means 'not treated'.")
-    levels: dict[str, Level] = {}
-    dose: Dose | None = None
-
-    @field_validator("levels", mode="before")
-    @classmethod
-    def _bare_levels(cls, levels: Any) -> Any:
-        """``levels: {none: , coins: {cost: 0.3}}`` and ``[none, coins]`` both read as one expects."""
-        if isinstance(levels, list):
-            return {str(name): {} for name in levels}
-        if isinstance(levels, dict):
-            return {str(name): ({} if level is None else level) for name, level in levels.items()}
-        return levels
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if (self.dose is None) == (not self.levels):
-            raise ValueError("needs either 'levels' (with their costs) or 'dose' (min, max)")
-        if self.levels:
-            if self.control not in self.levels:
-                raise ValueError(
-                    f"control is {self.control!r}; it must be one of the levels: {choices(self.levels)}"
-                )
-            if len(self.levels) < 2:
-                raise ValueError("has one level only; name control and at least one treatment")
-            if self.levels[self.control].cost:
-                raise ValueError(f"control ({self.control!r}) costs something; control costs 0")
-        return self
-
-    @property
-    def ordered_levels(self) -> list[str]:
-        """The levels' names, control first."""
-        return [str(self.control), *(name for name in self.levels if name != self.control)]
 
 
 class Outcome(Part):
@@ -274,13 +199,25 @@ class Campaign(Part):
                 data = {**data, "exploration": {**exploration, "salt": str(data.get("name", ""))}}
         return data
 
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _arms_are_texts(cls, arms: Any) -> Any:
+        """``arms: [0, 15]`` and ``[{discount: 15}]`` name doses."""
+        if not isinstance(arms, list):
+            return arms
+        return [
+            {factor: text(level) for factor, level in arm.items()}
+            if isinstance(arm, dict)
+            else text(arm)
+            for arm in arms
+        ]
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         problems = [*self._clashes(), *self._sequence_problems(), *self._value_problems()]
         if problems:
             raise ValueError("; ".join(problems))
-        dosed = any(factor.dose for factor in self.treatments.values())
-        if not dosed and len(self.arm_table) < 2:
+        if len(self.arm_table) < 2:
             raise ValueError("arms: allows control only; name at least one treated combination")
         return self
 
@@ -334,9 +271,8 @@ class Campaign(Part):
         Raises:
             ValueError: An allowed combination names an unknown factor or level.
         """
-        ordered = {
-            name: factor.ordered_levels for name, factor in self.treatments.items() if factor.levels
-        }
+        ordered = {name: factor.ordered_levels for name, factor in self.treatments.items()}
+        costs = [factor.costs for factor in self.treatments.values()]
         control = tuple(levels[0] for levels in ordered.values())
         if self.arms == "all":
             combinations = list(itertools.product(*ordered.values()))
@@ -351,11 +287,10 @@ class Campaign(Part):
                 [[o.index(level) for o, level in zip(ordered.values(), arm)] for arm in unique],
                 dtype=np.int64,
             ),
-            costs=np.array(
-                [
-                    sum(self.treatments[f].levels[level].cost for f, level in zip(ordered, arm))
-                    for arm in unique
-                ]
+            costs=np.array([sum(of[level] for of, level in zip(costs, arm)) for arm in unique]),
+            doses=tuple(
+                tuple(f.dose.position(np.array(f.dose.names, float)).tolist()) if f.dose else ()
+                for f in self.treatments.values()
             ),
         )
 

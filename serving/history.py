@@ -156,9 +156,9 @@ def _frame(
         "policy_version": _words([row.policy_version for row in rows]),
         "model_version": _words([row.model_version for row in rows]),
     }
-    columns |= {
-        name: _words([level[name] for level in levels]) for name in campaign.arm_table.factors
-    }
+    for name, factor in campaign.treatments.items():
+        given = [level[name] for level in levels]
+        columns[name] = _numbers([float(dose) for dose in given]) if factor.dose else _words(given)
     columns |= {
         name: _numbers([f.get(name) for f in features]) for name in campaign.features.numeric
     }

@@ -20,8 +20,9 @@ from pydantic import BaseModel, ValidationError
 
 from campaigns import errors
 from campaigns.loading import _StrictLoader, load_campaign, parse_campaign
+from campaigns.part import Part
 from campaigns.settings import Settings
-from campaigns.spec import Campaign, Part
+from campaigns.spec import Campaign
 from models.metrics import METRICS
 from pipelines.cli import INTERRUPTED, app
 from pipelines.commands.upkeep import OURS

@@ -88,6 +88,41 @@ def test_a_star_means_every_column_not_named_elsewhere() -> None:
     assert expanded.features.categorical == ["device", "vip"]
 
 
+DISCOUNT = {"column": "off", "dose": {"min": 0, "max": 30, "steps": 4}}
+DOSED = Campaign.model_validate(
+    {
+        **CAMPAIGN.model_dump(),
+        "treatments": {"bonus": DISCOUNT},
+        "propensity": "estimate",
+    }
+)
+
+
+def test_a_dose_is_kept_as_it_was_and_counts_as_the_nearest_arm() -> None:
+    given = [0, 4.9, 5.1, 30]
+    frame = decision_frame(table(off=given), DOSED, "log.csv")
+    assert frame["bonus"].tolist() == given
+    assert frame["arm"].tolist() == [0, 0, 1, 3]
+    assert frame["propensity"].tolist() == [0.5, 0.5, 0.25, 0.25]
+    words = decision_frame(table(off=["0", "4.9", "5.1", "30"]), DOSED, "log.csv")
+    pd.testing.assert_frame_equal(words, frame)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([0, 31, -2, 30], "2 rows lie outside the dose's 0 to 30, such as 31; widen dose.min"),
+        ([0, np.nan, 10, 30], "1 rows have no dose; control is 0"),
+        ([0, "much", 10, 30], "column 'off', row 1: 'much' is no number; a dose is a number"),
+        ([0, 1, 2, 3], "every row was given arm '0'"),
+    ],
+)
+def test_a_dose_that_cannot_be_gets_its_sentence(given: list[Any], told: str) -> None:
+    with pytest.raises(DataError) as caught:
+        decision_frame(table(off=given), DOSED, "log.csv")
+    assert told in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

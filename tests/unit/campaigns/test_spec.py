@@ -52,6 +52,37 @@ def test_control_is_arm_zero_whatever_the_order_of_the_levels() -> None:
     assert arms.levels.tolist() == [[0], [1], [2]]
 
 
+DOSE = {"column": "discount", "dose": {"min": 0, "max": 30, "steps": 4, "cost": 0.1}}
+
+
+def test_a_dose_is_decided_on_over_an_even_grid() -> None:
+    arms = campaign(treatments={"discount": {**DOSE, "control": 0}}).arm_table
+    assert arms.names == ("0", "10", "20", "30")
+    assert arms.costs == pytest.approx([0.0, 1.0, 2.0, 3.0])
+    assert arms.levels.tolist() == [[0], [1], [2], [3]]
+    assert arms.doses == (pytest.approx((0, 1 / 3, 2 / 3, 1)),)
+    assert campaign().arm_table.doses == ((),)
+
+
+def test_doses_cost_what_they_are_above_control_and_are_named_as_people_write_them() -> None:
+    heat = {"column": "heat", "dose": {"min": -0.1, "max": 0.5, "steps": 7, "cost": 2}}
+    arms = campaign(treatments={"heat": heat}).arm_table
+    assert arms.names == ("-0.1", "0", "0.1", "0.2", "0.3", "0.4", "0.5")
+    assert arms.costs == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2])
+
+
+def test_a_dose_beside_levels_and_arms_of_doses_by_number() -> None:
+    both = {**GOOD["treatments"], "discount": DOSE}
+    arms = campaign(treatments=both, arms=[{"discount": 10}, {"bonus": "skin", "discount": 30.0}])
+    table = arms.arm_table
+    assert table.names == ("control", "10", "skin+30")
+    assert table.levels.tolist() == [[0, 0], [0, 1], [2, 3]]
+    assert table.doses == ((), pytest.approx((0, 1 / 3, 2 / 3, 1)))
+    assert table.costs == pytest.approx([0.0, 1.0, 3.55])
+    some = campaign(treatments={"discount": DOSE}, arms=[20])
+    assert some.arm_table.names == ("0", "20")
+
+
 def test_several_factors_give_their_combinations_and_costs_add() -> None:
     two = {
         **GOOD["treatments"],
@@ -125,6 +156,30 @@ def test_it_survives_json() -> None:
                 }
             },
             "control costs 0",
+        ),
+        (
+            {"treatments": {"discount": {**DOSE, "dose": {"min": 5, "max": 5}}}},
+            "treatments.discount.dose: max (5) must be above min (5)",
+        ),
+        (
+            {"treatments": {"discount": {**DOSE, "dose": {"min": 0, "max": 5, "steps": 1}}}},
+            "treatments.discount.dose.steps: input should be greater than or equal to 2 (seen: 1)",
+        ),
+        (
+            {"treatments": {"discount": {**DOSE, "dose": {"min": 0, "max": float("inf")}}}},
+            "treatments.discount.dose.max: input should be a finite number",
+        ),
+        (
+            {"treatments": {"discount": {**DOSE, "control": 10}}},
+            "control is '10'; a dose's control is its min: 0",
+        ),
+        (
+            {"treatments": {"discount": {**DOSE, "levels": ["a", "b"], "control": "a"}}},
+            "needs either 'levels' (with their costs) or 'dose' (min, max)",
+        ),
+        (
+            {"treatments": {"discount": DOSE}, "arms": [15]},
+            "'15' is no level of 'discount'; choose from '0', '10', '20' or '30'",
         ),
     ],
 )
