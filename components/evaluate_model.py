@@ -21,7 +21,7 @@ def evaluate_model(
         training_frame: One row a decision (Parquet).
         model: The trained model.
         uplift_metrics: The estimates, as the KFP UI shows them.
-        evaluation: Metrics, curves and deciles (JSON), for the report.
+        evaluation: Metrics, curves, calibration and hidden confounding (JSON), for the report.
         seed: Of the bootstrap.
     """
     from pathlib import Path

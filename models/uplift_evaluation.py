@@ -11,16 +11,17 @@ import pandas as pd
 
 from campaigns.errors import DataError
 from campaigns.spec import Campaign
+from models.hidden_confounding import Confounding, hidden_confounding
 from models.metrics import (
     Curve,
     UpliftRow,
     cost_curve,
-    normal_interval,
     qini_curve,
     uplift_curve,
     uplift_table,
 )
 from models.split import TEST, folds
+from models.uplift_deciles import Deciles, uplift_deciles
 from models.uplift_model import UpliftModel
 
 METRICS = ("ate", "qini_perfect", "auuc", "lift@30")
@@ -31,7 +32,6 @@ CURVES: dict[str, Callable[..., Curve]] = {
 }
 GRID = np.linspace(0, 1, 41)  # points of a drawn curve
 REPLICATES = 60  # of a curve's band
-BINS = 10
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,6 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Deciles:
-    """Units in ten bins of predicted uplift, least first: what was predicted and what was observed."""
-
-    arm: str
-    outcome: str
-    predicted: list[float]
-    observed: list[float]
-    low: list[float]
-    high: list[float]
-
-
-@dataclass(frozen=True)
 class UpliftEvaluation:
     """What :func:`evaluate_uplift` found.
 
@@ -68,12 +56,14 @@ class UpliftEvaluation:
         table: Every metric of every arm and outcome, with its interval.
         bands: Uplift, Qini and cost curves.
         deciles: Calibration of the predicted uplift.
+        confounding: What could be hidden behind the effects; None in files of earlier versions.
     """
 
     rows: int
     table: list[UpliftRow]
     bands: list[Band]
     deciles: list[Deciles]
+    confounding: Confounding | None = None
 
     @property
     def estimates(self) -> dict[str, float]:
@@ -99,7 +89,7 @@ class UpliftEvaluation:
 def evaluate_uplift(
     model: UpliftModel, frame: pd.DataFrame, campaign: Campaign, *, seed: int = 0
 ) -> UpliftEvaluation:
-    """Metrics, curves and calibration of a model's uplifts.
+    """Metrics, curves and calibration of a model's uplifts, and what could be hidden behind them.
 
     Args:
         model: The model; it never saw units of the test fold.
@@ -111,7 +101,8 @@ def evaluate_uplift(
         DataError: No held-out explored row has an outcome.
     """
     trial = frame["explored"].to_numpy() & ~frame["holdout"].to_numpy()
-    rows = frame[trial & (folds(frame["unit_id"], campaign.name) == TEST)]
+    test = folds(frame["unit_id"], campaign.name) == TEST
+    rows = frame[trial & test]
     names = list(campaign.outcomes)
     y = rows[names].to_numpy(dtype=np.float64)
     if not len(rows) or not np.isfinite(y).any():
@@ -135,14 +126,28 @@ def evaluate_uplift(
     bands, deciles = [], []
     for a, arm in enumerate(arms.names[1:], start=1):
         for k, outcome in enumerate(names):
-            used = ((given == a) | (given == 0)) & np.isfinite(y[:, k])
-            if not ((given[used] == a).any() and (given[used] == 0).any()):
+            seen = np.isfinite(y[:, k])
+            if not {0, a} <= set(given[seen].tolist()):
                 continue
+            used = ((given == a) | (given == 0)) & seen
             score = predicted[used, a, k] - predicted[used, 0, k]
             contrast = y[used, k], score, given[used] == a, propensity[used]
             bands += list(_bands(arm, outcome, *contrast, campaign.gate.confidence, seed))
-            deciles.append(_deciles(arm, outcome, *contrast, campaign.gate.confidence))
-    return UpliftEvaluation(len(rows), table, bands, deciles)
+            tenths, error = uplift_deciles(
+                arm,
+                outcome,
+                y[seen, k],
+                predicted[seen, :, k],
+                given[seen],
+                propensity[seen],
+                treated=a,
+                confidence=campaign.gate.confidence,
+                seed=seed,
+            )
+            deciles.append(tenths)
+            table.append(error)
+    confounding = hidden_confounding(frame[test], campaign, seed=seed)
+    return UpliftEvaluation(len(rows), table, bands, deciles, confounding)
 
 
 def _bands(
@@ -177,30 +182,3 @@ def _on_grid(curve: Curve) -> np.ndarray:
 
 def _finite(values: np.ndarray) -> list[float]:
     return [float(value) for value in np.nan_to_num(values)]
-
-
-def _deciles(
-    arm: str,
-    outcome: str,
-    y: np.ndarray,
-    score: np.ndarray,
-    treated: np.ndarray,
-    propensity: np.ndarray,
-    confidence: float,
-) -> Deciles:
-    order = np.argsort(score, kind="stable")
-    found: list[tuple[float, float, float, float]] = []
-    for rows in np.array_split(order, min(BINS, len(order))):
-        t, c = rows[treated[rows]], rows[~treated[rows]]
-        if len(t) < 2 or len(c) < 2:
-            continue
-        effect, variance = 0.0, 0.0
-        for sign, group in ((1, t), (-1, c)):
-            weight = 1 / propensity[group]
-            mean = np.average(y[group], weights=weight)
-            effect += sign * mean
-            variance += float(np.sum((weight * (y[group] - mean)) ** 2) / weight.sum() ** 2)
-        interval = normal_interval(float(effect), variance**0.5, confidence)
-        found.append((float(score[rows].mean()), interval.estimate, interval.low, interval.high))
-    columns = [list(column) for column in zip(*found)] or [[], [], [], []]
-    return Deciles(arm, outcome, *columns)

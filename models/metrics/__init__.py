@@ -17,17 +17,34 @@ from models.metrics.ope import PolicyValue, policy_difference, policy_value
 from models.metrics.outcome_model import cross_fit_outcome_model
 from models.metrics.policy_curve import PolicyCurve, greedy_path, mcmv_aucc, policy_curve
 from models.metrics.registry import METRICS, Metric, evaluate, get_metric
+from models.metrics.sensitivity import (
+    EffectBounds,
+    EValue,
+    Sensitivity,
+    e_value,
+    effect_bounds,
+    sensitivity,
+)
 from models.metrics.table import DEFAULT_METRICS, UpliftRow, uplift_table
 from models.metrics.uplift import ate, aucc, auuc, lift_at, qini
+from models.metrics.uplift_calibration import (
+    IsotonicUplift,
+    pseudo_effects,
+    uplift_calibration_error,
+)
 
 __all__ = [
     "DEFAULT_METRICS",
     "METRICS",
     "Curve",
+    "EValue",
+    "EffectBounds",
     "Interval",
+    "IsotonicUplift",
     "Metric",
     "PolicyCurve",
     "PolicyValue",
+    "Sensitivity",
     "UpliftRow",
     "ate",
     "ate_error",
@@ -37,6 +54,8 @@ __all__ = [
     "bootstrap_draws",
     "cost_curve",
     "cross_fit_outcome_model",
+    "e_value",
+    "effect_bounds",
     "evaluate",
     "footrule",
     "get_metric",
@@ -51,9 +70,12 @@ __all__ = [
     "policy_curve",
     "policy_difference",
     "policy_value",
+    "pseudo_effects",
     "qini",
     "qini_curve",
+    "sensitivity",
     "tau_mae",
+    "uplift_calibration_error",
     "uplift_curve",
     "uplift_table",
 ]

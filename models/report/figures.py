@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from models.metrics.intervals import Interval
 from models.report.data import PartsDensity
-from models.uplift_evaluation import Band, Deciles
+from models.uplift_deciles import Deciles
+from models.uplift_evaluation import Band
 
 INK, MUTED, GRID = "#1b1f24", "#666f7a", "#d9dde2"
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
@@ -25,6 +26,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
 ARM_COLOURS = ("#9AA3AD", BLUE, ORANGE, GREEN, PURPLE, SKY, RED, "#8C6D1F", "#5B4B8A", "#2F5D50")
 SMALL = (2.9, 2.3)  # inches; drawn 250 to 420 pixels wide
 WIDE = (3.8, 2.4)
+MAP_POINTS = 121  # a drawn map's
 FONT = "DejaVu Sans"  # what texts are measured in; the page asks for the reader's own
 STYLE = {
     "svg.fonttype": "none",
@@ -77,14 +79,20 @@ def curve(band: Band) -> str:
 
 
 def calibration(deciles: Deciles) -> str:
-    """Observed against predicted uplift, a tenth of the units a point."""
+    """Observed against predicted uplift, a tenth of the units a point, and the isotonic map."""
     x, y = np.array(deciles.predicted), np.array(deciles.observed)
     errors = [y - np.array(deciles.low), np.array(deciles.high) - y]
+    along = np.linspace(x.min(), x.max(), MAP_POINTS)  # beyond the tenths' means few units lie
     with _figure(f"Observed against predicted uplift: {deciles.arm}, {deciles.outcome}") as chart:
         axes = chart.axes
         axes.plot([x.min(), x.max()], [x.min(), x.max()], color=MUTED, lw=1, ls="--")
         axes.axhline(0, color=MUTED, lw=0.6)
         axes.errorbar(x, y, yerr=errors, fmt="o", color=BLUE, ms=4, lw=1.2)
+        if deciles.map_from:
+            limits = axes.get_ylim()  # the map's ends rest on few units, and may lie far out
+            mapped = np.interp(along, deciles.map_from, deciles.map_to)
+            axes.plot(along, mapped, color=ORANGE, lw=1.5, zorder=1.5)
+            axes.set_ylim(limits)
         axes.set(title="Observed uplift, by tenths", xlabel="predicted uplift")
     return chart.svg
 

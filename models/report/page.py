@@ -20,16 +20,18 @@ METRIC_NAMES = {
     "auuc": "AUUC",
     "aucc": "AUCC",
     "lift@30": "LIFT@30",
+    "calibration_error": "Calibration error",
 }
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """One arm against control for one outcome, with its charts."""
+    """One arm against control for one outcome, with its charts and calibration error."""
 
     arm: str
     outcome: str
     charts: list[str]
+    off_by: Interval | None = None
 
 
 def render(report: RunReport, path: Path) -> None:
@@ -50,6 +52,7 @@ def render(report: RunReport, path: Path) -> None:
     )
     environment.filters |= {
         "number": number,
+        "odds": odds,
         "interval": interval,
         "share": share,
         "p": p_value,
@@ -99,6 +102,11 @@ def interval(each: Interval, signed: bool = False) -> str:
     sign = "+" if signed else ""
     parts = [f"{value:{sign},.{decimals}f}" for value in (each.estimate, each.low, each.high)]
     return f"{parts[0]} [{parts[1]}, {parts[2]}]".replace("-", "−")
+
+
+def odds(ratio: float) -> str:
+    """An odds or risk ratio."""
+    return "–" if math.isnan(ratio) else f"{ratio:,.2f}".replace("inf", "∞")
 
 
 def share(value: float) -> str:
@@ -166,7 +174,12 @@ def _contrasts(report: RunReport) -> list[Contrast]:
     for deciles in report.evaluation.deciles:
         if deciles.predicted and (deciles.arm, deciles.outcome) in charts:
             charts[deciles.arm, deciles.outcome].append(figures.calibration(deciles))
-    return [Contrast(arm, outcome, drawn) for (arm, outcome), drawn in charts.items()]
+    off_by = {
+        (row.arm, row.outcome): row.interval
+        for row in report.evaluation.table
+        if row.metric == "calibration_error"
+    }
+    return [Contrast(*key, drawn, off_by.get(key)) for key, drawn in charts.items()]
 
 
 def _contrast_count(report: RunReport) -> int:

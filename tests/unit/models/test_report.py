@@ -19,16 +19,28 @@ from models.checks.drift import DriftVerdict
 from models.checks.srm import SampleRatio
 from models.dataset import fit_recipe
 from models.gate import Verdict
-from models.metrics import Interval, UpliftRow
+from models.hidden_confounding import ArmConfounding, Confounding
+from models.metrics import EValue, Interval, Sensitivity, UpliftRow
 from models.report import CampaignFacts, PolicyRow, RunReport, parts_densities, render
 from models.report.data import read_as
+from models.report.figures import calibration
 from models.report.page import interval, number, share
-from models.uplift_evaluation import Band, Deciles, UpliftEvaluation
+from models.uplift_deciles import Deciles
+from models.uplift_evaluation import Band, UpliftEvaluation
 from models.uplift_model import UpliftModel
 
 GAME = load_campaign(Path(__file__).parents[3] / "campaigns" / "game_bonus.yaml")
 GRID = np.linspace(0, 1, 41)
 VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+HIDDEN = Sensitivity(
+    1,
+    Interval(0.1, 0.08, 0.12, 0.95),
+    1.4567,
+    1.2345,
+    EValue(Interval(1.5, 1.2, 1.8, 0.95), 2.366, 1.69),
+)
 
 
 def evaluation(arms: list[str], outcomes: list[str]) -> UpliftEvaluation:
@@ -40,14 +52,19 @@ def evaluation(arms: list[str], outcomes: list[str]) -> UpliftEvaluation:
     return UpliftEvaluation(
         rows=24_021,
         table=[
-            UpliftRow(a, o, "ate", "mean treated - mean control", Interval(0.1, 0.08, 0.12, 0.95), 5, 5)
+            UpliftRow(a, o, name, told, Interval(0.1, 0.08, 0.12, 0.95), 5, 5)
+            for name, told in (("ate", "mean treated - mean control"), ("calibration_error", "root"))
             for a, o in pairs
         ],
         bands=[Band(kind, a, o, GRID.tolist(), curve, low, high) for a, o in pairs for kind in kinds],
         deciles=[
-            Deciles(a, o, bins.tolist(), bins.tolist(), (bins - 0.05).tolist(), (bins + 0.05).tolist())
+            Deciles(
+                a, o, bins.tolist(), bins.tolist(), (bins - 0.05).tolist(), (bins + 0.05).tolist(),
+                [-0.2, 0.0, 0.3], [-5.0, 0.1, 0.1],
+            )
             for a, o in pairs
         ],
+        confounding=Confounding("estimate", 24_021, [ArmConfounding(a, o, HIDDEN) for a, o in pairs]),
     )  # fmt: skip
 
 
@@ -159,8 +176,37 @@ def test_it_says_what_was_found(page: str) -> None:
         "games_7d 0.410 drifted",
         "login_next_day 0.680 0.610",
         "challenger: Few rows.",
+        "Predicted effects of this arm on plays_more_7d are off by 0.100 [0.080, 0.120]",
+        "Nobody logged how the arms were chosen (propensity: estimate)",
+        "skin login_next_day +0.100 [+0.080, +0.120] 1.46 1.23 2.37 Something hidden would have to "
+        "change a unit&#39;s odds of its arm 1.46 times to explain the effect away, and 1.23 times to "
+        "make it uncertain; or be linked to both arm and outcome by risk ratios of 2.37 (E-value).",
     ):
         assert sentence in text
+
+
+def test_a_trial_has_no_hidden_confounding_to_show(report: RunReport, tmp_path: Path) -> None:
+    sound = replace(report.evaluation, confounding=Confounding("design", 24_021, []))
+    render(replace(report, evaluation=sound), tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "there is no hidden confounding of these effects" in page
+    assert "E-value" not in page
+    endless = replace(HIDDEN, breakdown=float("inf"), breakdown_interval=float("nan"), e_value=None)
+    odd = Confounding("policy", 10, [ArmConfounding("coins", "a", endless)])
+    render(
+        replace(report, evaluation=replace(report.evaluation, confounding=odd)), tmp_path / "r.html"
+    )
+    text = " ".join(re.sub(r"<[^>]+>", " ", (tmp_path / "r.html").read_text()).split())
+    assert "∞ – – No hidden confounder of any strength" in text
+
+
+def test_a_map_is_a_line_among_the_tenths(report: RunReport) -> None:
+    each = report.evaluation.deciles[0]
+    drawn, bare = calibration(each), calibration(replace(each, map_from=[], map_to=[]))
+    assert "#e69f00" in drawn.lower()
+    assert "#e69f00" not in bare.lower()
+    ticks = re.findall(r">([−0-9.]+)</text>", drawn)
+    assert ticks == re.findall(r">([−0-9.]+)</text>", bare)  # the map's far end moves no axis
 
 
 def test_parts_that_are_missing_are_left_out(tmp_path: Path) -> None:
@@ -168,7 +214,13 @@ def test_parts_that_are_missing_are_left_out(tmp_path: Path) -> None:
     page = (tmp_path / "bare.html").read_text()
     parsed(page)
     assert "game_bonus" in page
-    for heading in ("What each policy", "How well", "trial sound", "units changed"):
+    for heading in (
+        "What each policy",
+        "How well",
+        "hidden confounding",
+        "trial sound",
+        "units changed",
+    ):
         assert heading not in page
 
 
