@@ -33,6 +33,9 @@ def numbers(
     )
     if not fits:
         raise DataError(f"metrics: {name} has shape {array.shape}; it must be {_written(shape)}.")
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(array.sum()):  # then every value is; one pass without a mask
+            return array
     _refuse(name, "NaN", 0 if missing else int(np.isnan(array).sum()), array.size)
     _refuse(name, "infinite", 0 if infinite else int(np.isinf(array).sum()), array.size)
     return array
@@ -41,7 +44,7 @@ def numbers(
 def weights(weight: ArrayLike | None, rows: int) -> Array:
     """Row weights [N], all >= 0 and not all 0; ones where there are none."""
     if weight is None:
-        return np.ones(rows)
+        return np.broadcast_to(1.0, rows)  # written once, however many rows
     array = numbers("weight", weight, (rows,))
     if array.min() < 0 or array.max() == 0:
         raise DataError(
@@ -66,19 +69,27 @@ def inverse_propensities(propensity: ArrayLike | None, rows: int) -> Array | Non
 
 def arm_indices(name: str, values: ArrayLike, rows: int | None, arms: int | None = None) -> Index:
     """Arm numbers [N], whole, from 0 to ``arms`` - 1."""
-    array = numbers(name, values, (rows,))
+    array = np.asarray(values)
+    if array.dtype.kind not in "biu" or array.ndim != 1 or len(array) != (rows or len(array) or -1):
+        array = numbers(name, values, (rows,))
     top = np.inf if arms is None else arms - 1
-    if array.min() < 0 or array.max() > top or (array != np.floor(array)).any():
+    if array.min() < 0 or array.max() > top or _fractional(array):
         raise DataError(
             f"metrics: {name} runs from {array.min():g} to {array.max():g}; it must hold whole arm"
             f" numbers from 0 (control) to {'A - 1' if arms is None else arms - 1}."
         )
-    return array.astype(np.int64)
+    return array.astype(np.int64, copy=False)
+
+
+def _fractional(array: NDArray[Any]) -> bool:
+    return array.dtype.kind == "f" and bool((array != np.floor(array)).any())
 
 
 def both_groups(treated: Mask, control: Mask, weight: Array) -> None:
     """Refuse data in which nobody, or everybody, is treated."""
-    heads = [int(np.count_nonzero(group & (weight > 0))) for group in (treated, control)]
+    some = weight > 0
+    groups = (treated, control) if some.all() else (treated & some, control & some)
+    heads = [int(np.count_nonzero(group)) for group in groups]
     if min(heads) == 0:
         raise DataError(
             f"metrics: {heads[0]} treated and {heads[1]} control rows with weight;"

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from models.metrics.checks import Array
-from models.metrics.trial import Points, check_trial
+from models.metrics.points import Points, ratio
+from models.metrics.trial import check_trial
 
 
 class Curve(NamedTuple):
@@ -61,7 +62,7 @@ def qini_curve(
     predicted lift", Direct Marketing Analytics Journal, 2007.
     """
     points = check_trial(y_true, score, treatment, propensity=propensity, weight=weight).points()
-    return Curve(points.depth[0], extra_outcomes(points)[0])
+    return Curve(points.depth[0], points.whole.extra[0])
 
 
 def cost_curve(
@@ -89,14 +90,10 @@ def cost_curve(
 
 def gain(points: Points, values: Array | None = None) -> Array:
     """phi * (rate of the treated - rate of control) [R, M + 1], of y or of other ``values`` [N]."""
-    treated, control = points.outcomes if values is None else points.sums(values)
+    if values is None:
+        return points.depth * points.whole.lift
+    treated, control = points.sums(values)
     return points.depth * (ratio(treated, points.n_t) - ratio(control, points.n_c))
-
-
-def extra_outcomes(points: Points) -> Array:
-    """Y_T - Y_C * N_T / N_C [R, M + 1]."""
-    treated, control = points.outcomes
-    return treated - control * ratio(points.n_t, points.n_c)
 
 
 def spend(points: Points) -> Array:
@@ -117,9 +114,3 @@ def to_one(curve: Array) -> Array:
 def area(x: Array, y: Array) -> Array:
     """Trapezoid area under each curve [R]."""
     return np.asarray(np.trapezoid(y, x, axis=1))
-
-
-def ratio(above: Array, below: Array, empty: float = 0.0) -> Array:
-    """``above`` / ``below``, ``empty`` where ``below`` is 0."""
-    shape = np.broadcast_shapes(above.shape, below.shape)
-    return np.divide(above, below, out=np.full(shape, empty), where=below != 0)

@@ -1,4 +1,4 @@
-"""A ranked trial: scores sorted once, ties merged, then cumulative sums for any number of weights.
+"""A ranked trial: scores sorted once, ties merged, then running sums for any number of weights.
 
 Everything that draws a curve starts here. Rows are sorted by descending score once; a curve has one
 point at (0, 0) and one at the end of each block of equal scores, so that the order of the rows never
@@ -24,18 +24,23 @@ from models.metrics.checks import (
     numbers,
     weights,
 )
+from models.metrics.points import Points
 
 
 @dataclass(frozen=True)
-class Group:
-    """The treated or the control rows of a ranking.
+class Ranked:
+    """A trial's rows by descending score.
 
-    rows: [n] row numbers by descending score; ends: [M + 1] how many of them lie at or above each
-    point of the curve (0 at the start).
+    order: [N] row numbers; ends: [M] how many rows lie at or above each distinct score, None where
+    all scores differ; the others [N] are the trial's columns in that order.
     """
 
-    rows: Index
-    ends: Index
+    order: Index
+    ends: Index | None
+    y: Array
+    treated: Mask
+    control: Mask
+    inverse: Array | None
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,21 @@ class Trial:
     unit_cost: Array | None = None
 
     @cached_property
-    def everyone(self) -> Group:
-        """All rows, ranked."""
-        rows = np.argsort(-self.score)
-        ranked = self.score[rows]
-        last = np.append(ranked[1:] != ranked[:-1], True)
-        return Group(rows, np.append(0, np.flatnonzero(last) + 1))
-
-    @cached_property
-    def groups(self) -> tuple[Group, Group]:
-        """The treated and the control rows, ranked."""
-        return self._group(self.treated), self._group(self.control)
+    def ranked(self) -> Ranked:
+        """The rows by descending score; the only sort."""
+        order = np.argsort(self.score)[::-1]
+        scores = self.score[order]
+        last = scores[1:] != scores[:-1]
+        ends = None if last.all() else np.append(np.flatnonzero(last) + 1, len(order))
+        treated = self.treated[order]
+        return Ranked(
+            order=order,
+            ends=ends,
+            y=self.y[order],
+            treated=treated,
+            control=~treated if self.complete else self.control[order],
+            inverse=None if self.inverse is None else self.inverse[order],
+        )
 
     @cached_property
     def complete(self) -> bool:
@@ -103,80 +112,6 @@ class Trial:
     def points(self, weight: Array | None = None) -> Points:
         """Cumulative sums under ``weight`` [R, N]; under the rows' own as one replicate if None."""
         return Points(self, self.weight[None] if weight is None else weight)
-
-    def _group(self, members: Mask) -> Group:
-        order = self.everyone
-        inside = members[order.rows]
-        counts = np.append(0, np.cumsum(inside))
-        return Group(order.rows[inside], counts[order.ends])
-
-
-class Points:
-    """The cumulative sums at the M + 1 points of a trial's curve, for R replicates of weights.
-
-    Inverse-propensity weights are scaled within each group so that the group keeps its head count
-    (Hajek): with constant propensities they cancel, and the usual formulas come out.
-    """
-
-    def __init__(self, trial: Trial, weight: Array) -> None:
-        self.trial = trial
-        self.weight = weight
-        self._treated, self._control = (self._weigh(group) for group in trial.groups)
-
-    @cached_property
-    def n_t(self) -> Array:
-        """Treated units so far [R, M + 1]."""
-        return cumulate(self._treated, self.trial.groups[0].ends)
-
-    @cached_property
-    def n_c(self) -> Array:
-        """Control units so far [R, M + 1]."""
-        return cumulate(self._control, self.trial.groups[1].ends)
-
-    @cached_property
-    def outcomes(self) -> tuple[Array, Array]:
-        """Y_T and Y_C: sums of the outcomes of the treated and of control so far [R, M + 1]."""
-        return self.sums(self.trial.y)
-
-    @cached_property
-    def units(self) -> Array:
-        """Units so far, each with its own weight and no propensity [R, M + 1]."""
-        if self.trial.complete and self.trial.inverse is None:
-            return self.n_t + self.n_c
-        return self.totals(np.ones(len(self.trial.y)))
-
-    @cached_property
-    def depth(self) -> Array:
-        """Share of the units so far [R, M + 1], from 0 to 1."""
-        return self.units / self.units[:, -1:]
-
-    def sums(self, values: Array) -> tuple[Array, Array]:
-        """Weighted sums of ``values`` [N] so far over the treated and over the control rows."""
-        treated, control = self.trial.groups
-        return (
-            cumulate(self._treated * values[treated.rows], treated.ends),
-            cumulate(self._control * values[control.rows], control.ends),
-        )
-
-    def totals(self, values: Array) -> Array:
-        """Sums of ``values`` [N] so far over all units, each with its own weight [R, M + 1]."""
-        order = self.trial.everyone
-        return cumulate(self.weight.take(order.rows, axis=1) * values[order.rows], order.ends)
-
-    def _weigh(self, group: Group) -> Array:
-        weight = self.weight.take(group.rows, axis=1)
-        if self.trial.inverse is None:
-            return weight
-        weighted = weight * self.trial.inverse[group.rows]
-        heads, mass = weight.sum(axis=1), weighted.sum(axis=1)
-        return weighted * (heads / np.where(mass > 0, mass, 1.0))[:, None]
-
-
-def cumulate(values: Array, ends: Index) -> Array:
-    """Running sums of ``values`` [R, n] at ``ends`` [M + 1], which count from 0."""
-    running = np.zeros((values.shape[0], values.shape[1] + 1))
-    np.cumsum(values, axis=1, out=running[:, 1:])
-    return running.take(ends, axis=1)
 
 
 def check_trial(

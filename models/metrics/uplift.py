@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike
 
 from campaigns.errors import DataError
 from models.metrics.checks import Array, one_of
-from models.metrics.curves import area, extra_outcomes, gain, ratio, spend, to_one
-from models.metrics.trial import Points, check_trial
+from models.metrics.curves import area, gain, spend, to_one
+from models.metrics.points import Points, ratio
+from models.metrics.trial import check_trial
 
 Core = Callable[[Points], Array]
 Normalize = Literal["perfect", "final"] | None
@@ -157,41 +158,37 @@ def aucc(
 
 def ate_core(points: Points) -> Array:
     """The uplift curve's end [R]."""
-    return _defined(points, gain(points)[:, -1])
+    return _defined(points, points.end.lift[:, 0])
 
 
 def auuc_core(points: Points, normalize: Normalize = None) -> Array:
     """See :func:`auuc` [R]."""
     one_of("normalize", normalize, (None, "perfect", "final"))
-    curve = gain(points)
-    under, end = area(points.depth, curve), curve[:, -1]
+    under, end = points.areas[0], points.end.lift[:, 0]
     if normalize is None:
         return _defined(points, under)
     if normalize == "final":
         return _defined(points, ratio(under, np.abs(end), np.nan))
     _need_binary(points, "the perfect uplift curve")
-    best = points.trial.best_for_uplift.points(points.weight)
-    room = area(best.depth, gain(best)) - end / 2
+    room = points.trial.best_for_uplift.points(points.weight).areas[0] - end / 2
     return _defined(points, ratio(under - end / 2, room, np.nan))
 
 
 def qini_core(points: Points, normalize: Normalize = None, negative_effect: bool = True) -> Array:
     """See :func:`qini` [R]."""
     one_of("normalize", normalize, (None, "perfect", "final"))
-    curve = extra_outcomes(points)
-    end = curve[:, -1]
-    over_random = area(points.depth, curve) - end / 2
+    end = points.end.extra[:, 0]
+    over_random = points.areas[1] - end / 2
     if normalize is None:
         return _defined(points, over_random)
     if normalize == "final":
         return _defined(points, ratio(over_random, np.abs(end), np.nan))
     if negative_effect:
-        best = points.trial.best_for_qini.points(points.weight)
-        room = area(best.depth, extra_outcomes(best)) - end / 2
+        room = points.trial.best_for_qini.points(points.weight).areas[1] - end / 2
     else:
         # The best curve reaches `end` extra outcomes after as many units, and stays there.
         _need_binary(points, "the perfect Qini curve without negative effects")
-        units = points.units[:, -1]
+        units = points.total[:, 0]
         room = np.where(end > 0, end * (units - end) / (2 * units), 0.0)
     return _defined(points, ratio(over_random, room, np.nan))
 
@@ -200,16 +197,14 @@ def lift_core(points: Points, h: float = 0.3, by_group: bool = False) -> Array:
     """See :func:`lift_at` [R]."""
     if not 0 < h <= 1:
         raise DataError(f"metrics: h={h} isn't a share of the units; use one in (0, 1].")
+    whole = points.trial.whole
     if by_group:
-        whole = points.trial.whole and points.trial.inverse is None
-        sides = [(axis, whole) for axis in (points.n_t, points.n_c)]
+        whole = whole and points.trial.inverse is None
+        n_t, _, y_t, _ = points.at("n_t", _cut(points.end.n_t[:, 0], h, whole))
+        _, n_c, _, y_c = points.at("n_c", _cut(points.end.n_c[:, 0], h, whole))
     else:
-        sides = [(points.units, points.trial.whole)] * 2
-    treated, control = (
-        _mean_at(axis, _cut(axis[:, -1], h, whole), count, total)
-        for (axis, whole), count, total in zip(sides, (points.n_t, points.n_c), points.outcomes)
-    )
-    return treated - control
+        n_t, n_c, y_t, y_c = points.at("units", _cut(points.total[:, 0], h, whole))
+    return ratio(y_t, n_t, np.nan) - ratio(y_c, n_c, np.nan)
 
 
 def aucc_core(points: Points) -> Array:
@@ -224,20 +219,9 @@ def _cut(total: Array, h: float, whole: bool) -> Array:
     return np.maximum(np.floor(h * total + 1e-9), 1.0)  # 0.29 * 100 is 29, not 28
 
 
-def _mean_at(axis: Array, cut: Array, count: Array, total: Array) -> Array:
-    """``total`` / ``count`` at ``cut`` [R] of ``axis`` [R, M + 1]; linear inside a block of ties."""
-    right = np.clip((axis < cut[:, None]).sum(axis=1), 1, axis.shape[1] - 1)
-    rows = np.arange(len(cut))
-    low, high = axis[rows, right - 1], axis[rows, right]
-    share = np.clip(ratio(cut - low, high - low, 1.0), 0.0, 1.0)
-    start, stop = (np.stack([count[rows, at], total[rows, at]]) for at in (right - 1, right))
-    heads, outcomes = start + share * (stop - start)
-    return ratio(outcomes, heads, np.nan)
-
-
 def _defined(points: Points, values: Array) -> Array:
     """nan for replicates that drew nobody of a group."""
-    return np.where((points.n_t[:, -1] > 0) & (points.n_c[:, -1] > 0), values, np.nan)
+    return np.where(points.defined, values, np.nan)
 
 
 def _need_binary(points: Points, what: str) -> None:
