@@ -38,7 +38,8 @@ class PolicyValue:
         mean_ratio: weighted mean of rho; 1 where the propensities are right (of two policies the
             one further from 1).
         warning: why the interval shouldn't be trusted, in a sentence; None where overlap is good
-            and the estimator shows no bias.
+            and the estimator's bias is small. The direct method always has one: its interval is
+            the model's, and the sentence says how far off the log lets that be.
     """
 
     interval: Interval

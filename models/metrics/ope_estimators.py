@@ -107,13 +107,14 @@ def _cut_bias(kept: Array, rho: Array, weight: Array, towards: str) -> str | Non
 
 
 def _model_bias(correction: Array, weight: Array) -> str | None:
-    """What the log says of the model's bias under the policy: the mean that DR would add."""
+    """What the model's own interval leaves out: the mean that DR would add, with its error."""
     share = weight / weight.sum()
     mean = float(share @ correction)
     error = float(np.sqrt((share**2) @ (correction - mean) ** 2))
-    if abs(mean) <= 2 * error:
+    if mean == error == 0:
         return None
     return (
-        f"Where the policy and the log meet, rewards are {mean:+.4g} beside q_hat, more than chance"
-        " explains: the direct method's interval leaves that out; use 'dr'."
+        f"As far as the log can tell, the truth lies {mean - 2 * error:+.2g} to"
+        f" {mean + 2 * error:+.2g} from the model's answer, which the direct method's interval leaves"
+        " out; use 'dr'."
     )
