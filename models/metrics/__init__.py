@@ -5,6 +5,7 @@ metric is the same for every order of the rows (ties are merged), and bad input 
 """
 
 from models.metrics.bootstrap import metric_difference, metric_interval
+from models.metrics.conventions import CONVENTIONS, in_convention
 from models.metrics.curves import Curve, cost_curve, qini_curve, uplift_curve
 from models.metrics.effects import ate_error, ate_pearson, footrule, pehe, tau_mae
 from models.metrics.intervals import (
@@ -34,6 +35,7 @@ from models.metrics.uplift_calibration import (
 )
 
 __all__ = [
+    "CONVENTIONS",
     "DEFAULT_METRICS",
     "METRICS",
     "Curve",
@@ -60,6 +62,7 @@ __all__ = [
     "footrule",
     "get_metric",
     "greedy_path",
+    "in_convention",
     "lift_at",
     "mcmv_aucc",
     "metric_difference",
