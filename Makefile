@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast benchmark-models lint format imports ui clean
+.PHONY: help install demo test test-fast benchmark-models peers lint format imports ui clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ test-fast: install ## Run the tests that take seconds
 
 benchmark-models: install ## Measure the models into docs/benchmarks.md, the short forms; FULL=1: the long ones
 	$(BIN)/python -m benchmarks.models $(if $(FULL),--full)
+
+# causalml asks for xgboost, and that for CUDA; its X-learner needs neither, but its modules import xgboost.
+peers: install ## Add causalml, a peer of the models' benchmarks, without the CUDA that it asks for
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps causalml==0.18.0 seaborn==0.13.2 xgboost-cpu==3.2.0
 
 lint: install ## Formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

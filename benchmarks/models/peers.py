@@ -1,22 +1,28 @@
-"""What users would take instead, called as their own documentation does: EconML over LightGBM.
+"""What users would take instead, called as their own documentation does: EconML and causalml.
 
-Both learn the effects on the realised value, the one number that decisions are made by; features are
-imputed by medians with flags, categories one-hot, as EconML asks for.
+All learn the effects on the realised value, the one number that decisions are made by, over LightGBM;
+features are imputed by medians with flags, categories one-hot, as EconML asks for. The two X-learners
+are tuned alike. causalml is no part of our environment (its wheel asks for CUDA's libraries by way of
+xgboost): ``make peers`` adds it with what it really imports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.models.worlds import Case
+from campaigns.errors import EnvironmentProblem
 from campaigns.objective import realised
 
+Effects: TypeAlias = Callable[[Any], np.ndarray]  # features of N units -> effects [N, A]
 
-def causal_forest(made: Case, seed: int) -> Callable[[Any], np.ndarray]:
+
+def causal_forest(made: Case, seed: int) -> Effects:
     """EconML's CausalForestDML with LightGBM nuisances, tuned by its own ``tune``."""
     from econml.dml import CausalForestDML
 
@@ -35,7 +41,7 @@ def causal_forest(made: Case, seed: int) -> Callable[[Any], np.ndarray]:
     return lambda units: _effects(forest, encode(units), int(arm.max()) + 1)
 
 
-def x_learner(made: Case, seed: int) -> Callable[[Any], np.ndarray]:
+def x_learner(made: Case, seed: int) -> Effects:
     """EconML's XLearner over LightGBM, its leaves chosen by cross-validated error."""
     from econml.metalearners import XLearner
 
@@ -49,7 +55,54 @@ def x_learner(made: Case, seed: int) -> Callable[[Any], np.ndarray]:
     return lambda units: _effects(learner, encode(units), int(arm.max()) + 1)
 
 
-PEERS = {"econml causal forest": causal_forest, "econml x-learner": x_learner}
+def causalml_x_learner(made: Case, seed: int) -> Effects:
+    """causalml's X-learner over LightGBM, tuned as EconML's; it is told the trial's propensities."""
+    from causalml.inference.meta import BaseXRegressor
+
+    encode, x, arm, value = _data(made)
+    tuned = _tuned(x, value, seed)
+    counts = np.bincount(arm)
+    shares = {a: counts[a] / (counts[0] + counts[a]) for a in range(1, len(counts))}
+    learner = BaseXRegressor(learner=tuned, control_name=0)
+    learner.fit(X=x, treatment=arm, y=value, p=_each(shares, len(x)))
+
+    def effects(units: Any) -> np.ndarray:
+        found = learner.predict(encode(units), p=_each(shares, len(units)))
+        return np.column_stack([np.zeros(len(units)), found])
+
+    return effects
+
+
+class _Peers(Mapping[str, Callable[[Case, int], Effects]]):
+    """Peers by name: all can be asked for, the installed ones are gone through."""
+
+    known = {
+        "econml causal forest": ("econml", causal_forest),
+        "econml x-learner": ("econml", x_learner),
+        "causalml x-learner": ("causalml", causalml_x_learner),
+    }
+
+    def __getitem__(self, name: str) -> Callable[[Case, int], Effects]:
+        library, peer = self.known[name]
+        if find_spec(library) is None:
+            raise EnvironmentProblem(f"{name}: {library} isn't installed; make peers adds it")
+        return peer
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.known
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, (library, _) in self.known.items() if find_spec(library))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+PEERS = _Peers()
+
+
+def _each(shares: dict[int, float], rows: int) -> dict[int, np.ndarray]:
+    return {arm: np.full(rows, share) for arm, share in shares.items()}
 
 
 def _effects(model: Any, x: np.ndarray, arms: int) -> np.ndarray:
