@@ -17,6 +17,7 @@ from models.metrics.intervals import (
 from models.metrics.ope import PolicyValue, policy_difference, policy_value
 from models.metrics.outcome_model import cross_fit_outcome_model
 from models.metrics.policy_curve import PolicyCurve, greedy_path, mcmv_aucc, policy_curve
+from models.metrics.rank_weighted import rate, rate_difference, toc_curve
 from models.metrics.registry import METRICS, Metric, evaluate, get_metric
 from models.metrics.sensitivity import (
     EffectBounds,
@@ -76,8 +77,11 @@ __all__ = [
     "pseudo_effects",
     "qini",
     "qini_curve",
+    "rate",
+    "rate_difference",
     "sensitivity",
     "tau_mae",
+    "toc_curve",
     "uplift_calibration_error",
     "uplift_curve",
     "uplift_table",

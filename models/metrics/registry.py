@@ -10,6 +10,15 @@ from functools import partial
 from numpy.typing import ArrayLike
 
 from campaigns.errors import DataError, choices
+from models.metrics.influence import (
+    Influence,
+    ate_influence,
+    auuc_influence,
+    lift_influence,
+    qini_influence,
+    rate_influence,
+)
+from models.metrics.rank_weighted import rate_core
 from models.metrics.trial import check_trial
 from models.metrics.uplift import Core, ate_core, aucc_core, auuc_core, lift_core, qini_core
 
@@ -25,6 +34,7 @@ class Metric:
         scale_free: multiplying the weights by a constant changes nothing.
         binary_only: outcomes must be 0 or 1.
         uses_cost: takes an observed cost.
+        influence: what each row adds, where that is known; None: only the bootstrap has an interval.
     """
 
     name: str
@@ -34,6 +44,7 @@ class Metric:
     scale_free: bool = True
     binary_only: bool = False
     uses_cost: bool = False
+    influence: Influence | None = None
 
     def __call__(
         self,
@@ -57,8 +68,20 @@ def _named(*metrics: Metric) -> dict[str, Metric]:
 
 
 METRICS: dict[str, Metric] = _named(
-    Metric("ate", ate_core, "mean treated - mean control", antisymmetric=True),
-    Metric("auuc", auuc_core, "area under the uplift curve, per capita", antisymmetric=True),
+    Metric(
+        "ate",
+        ate_core,
+        "mean treated - mean control",
+        antisymmetric=True,
+        influence=ate_influence,
+    ),
+    Metric(
+        "auuc",
+        auuc_core,
+        "area under the uplift curve, per capita",
+        antisymmetric=True,
+        influence=auuc_influence,
+    ),
     Metric(
         "auuc_perfect",
         partial(auuc_core, normalize="perfect"),
@@ -68,10 +91,16 @@ METRICS: dict[str, Metric] = _named(
     Metric(
         "auuc_final",
         partial(auuc_core, normalize="final"),
-        "area under the uplift curve / |its end| (causalml)",
+        "area under the uplift curve / |its end| (nearly causalml's)",
         antisymmetric=True,
     ),
-    Metric("qini", qini_core, "area over random, in outcomes among the treated", scale_free=False),
+    Metric(
+        "qini",
+        qini_core,
+        "area over random, in outcomes among the treated",
+        scale_free=False,
+        influence=qini_influence,
+    ),
     Metric(
         "qini_perfect",
         partial(qini_core, normalize="perfect"),
@@ -86,7 +115,21 @@ METRICS: dict[str, Metric] = _named(
     Metric(
         "qini_final",
         partial(qini_core, normalize="final"),
-        "area over random / |end of the Qini curve| (causalml)",
+        "area over random / |end of the Qini curve| (nearly causalml's)",
+    ),
+    Metric(
+        "autoc",
+        rate_core,
+        "integral of the effect among the top q over the ATE (RATE, Yadlowsky et al.)",
+        antisymmetric=True,
+        influence=rate_influence,
+    ),
+    Metric(
+        "rate_qini",
+        partial(rate_core, weighting="qini"),
+        "the same, weighted by q",
+        antisymmetric=True,
+        influence=partial(rate_influence, weighting="qini"),
     ),
     Metric(
         "aucc",
@@ -117,6 +160,7 @@ def get_metric(name: str) -> Metric:
         partial(lift_core, h=float(found[1]) / 100, by_group=by_group),
         f"mean treated - mean control in the top {found[1]}% of {'each group' if by_group else 'all'}",
         antisymmetric=True,
+        influence=None if by_group else partial(lift_influence, h=float(found[1]) / 100),
     )
 
 

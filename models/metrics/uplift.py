@@ -60,7 +60,7 @@ def auuc(
         normalize: None: the area, per capita, in units of y (a random score has ATE / 2).
             "perfect": area over the random line, divided by that of the best order in hindsight
             (scikit-uplift's ``uplift_auc_score``; 0 random, 1 perfect; binary outcomes only).
-            "final": the area over the curve's last height in absolute value (causalml's
+            "final": the area over the curve's last height in absolute value (nearly causalml's
             ``auuc_score``; 0.5 random where the effect is positive).
 
     Source: Devriendt, Guns & Verbeke, "Learning to rank for uplift modeling", 2020.
@@ -86,7 +86,7 @@ def qini(
         normalize: None: the area over phi in [0, 1], in outcomes gained among the treated, so it
             grows with the number of rows. "perfect": over the area of the best order in hindsight
             (scikit-uplift's ``qini_auc_score``). "final": over the curve's last height in absolute
-            value (causalml's ``qini_score``).
+            value (nearly causalml's ``qini_score``).
         negative_effect: with "perfect" only. True: the best order also puts those whom treatment
             harms last. False: the best curve climbs to its end and stays (binary outcomes only; nan
             where the effect isn't positive).
