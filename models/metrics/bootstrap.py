@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from campaigns.errors import DataError, choices
-from models.metrics.checks import Array, one_of
+from models.metrics.checks import Array, Counts, one_of
 from models.metrics.influence import standard_error
 from models.metrics.intervals import (
     Interval,
     bootstrap_draws,
     normal_interval,
     percentile_interval,
+    poisson_counts,
 )
 from models.metrics.registry import METRICS, Metric, get_metric
 from models.metrics.trial import Trial, check_trial
@@ -83,13 +85,13 @@ def metric_difference(
     one = check_trial(y_true, score, treatment, propensity=propensity, weight=weight, cost=cost)
     two = check_trial(y_true, other, treatment, propensity=propensity, weight=weight, cost=cost)
 
-    def difference(weights: Array) -> Array:
+    def difference(weights: Array | Counts) -> Array:
         return core(one.points(weights)) - core(two.points(weights))
 
     if found.influence is not None and method == "influence":
         error = standard_error(one, found.influence(one) - found.influence(two))
         return normal_interval(float(difference(one.weight[None])[0]), error, confidence)
-    draws = bootstrap_draws(difference, one.weight, replicates=replicates, seed=seed)
+    draws = _draws(difference, one.weight, replicates, seed)
     return percentile_interval(float(difference(one.weight[None])[0]), draws, confidence)
 
 
@@ -101,18 +103,27 @@ def trial_intervals(
     With ``replicates=0`` estimates alone, with nan bounds.
     """
 
-    def values(weights: Array) -> Array:
+    def values(weights: Array | Counts) -> Array:
         points = trial.points(weights)
         return np.stack([core(points) for core in cores], axis=1)
 
     estimates = values(trial.weight[None])[0]
     if replicates == 0:
         return [Interval(float(value), np.nan, np.nan, confidence) for value in estimates]
-    draws = bootstrap_draws(values, trial.weight, replicates=replicates, seed=seed)
+    draws = _draws(values, trial.weight, replicates, seed)
     return [
         percentile_interval(float(value), draws[:, column], confidence)
         for column, value in enumerate(estimates)
     ]
+
+
+def _draws(
+    statistic: Callable[[Array | Counts], Array], weight: Array, replicates: int, seed: int
+) -> Array:
+    """As ``bootstrap_draws``; rows that weigh 1 hand on the counts themselves, a byte each."""
+    if (weight != 1).any():
+        return bootstrap_draws(statistic, weight, replicates=replicates, seed=seed)
+    return np.concatenate([statistic(c) for c in poisson_counts(len(weight), replicates, seed)])
 
 
 def _metric(name: str, method: Method) -> Metric:

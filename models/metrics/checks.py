@@ -12,6 +12,7 @@ from campaigns.errors import DataError
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Index = NDArray[np.int64]
+Counts = NDArray[np.uint8]
 
 
 def numbers(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from models.metrics.checks import Array
+from models.metrics.checks import Array, Counts
 
 if TYPE_CHECKING:
     from models.metrics.trial import Trial
@@ -67,11 +67,13 @@ class Stretch:
 class Points:
     """A trial's curve under R replicates of weights [R, N], in the rows' order.
 
+    Weights may be small integers, which are a fraction of the memory to draw and to put in order.
+
     Inverse-propensity weights are scaled within each group so that the group keeps its head count
     (Hajek): with constant propensities they cancel, and the usual formulas come out.
     """
 
-    def __init__(self, trial: Trial, weight: Array) -> None:
+    def __init__(self, trial: Trial, weight: Array | Counts) -> None:
         self.trial = trial
         self.weight = weight
 
@@ -102,17 +104,13 @@ class Points:
 
     @cached_property
     def end(self) -> Stretch:
-        """The curve's last point alone [R, 1]: sums in which the order plays no part."""
-        trial, (scale_t, scale_c) = self.trial, self._scales
-        rows = []
-        for member, scale in ((trial.treated, scale_t), (trial.control, scale_c)):
-            mass = member.astype(np.float64)
-            if trial.inverse is not None:
-                mass *= trial.inverse
-            rows.append([scale * self._dot(mass), scale * self._dot(mass * trial.y)])
-        (n_t, y_t), (n_c, y_c) = rows
-        sums = [n_t, n_c, y_t, y_c, *([] if self._from_groups else [self._dot(None)])]
-        return Stretch(np.stack(sums), self.total)
+        """The curve's last point alone [R, 1]."""
+        sums = np.zeros((4 if self._from_groups else 5, len(self.weight), 1))
+        for start, stop in self._steps():
+            added = np.empty((*sums.shape[:2], stop - start))
+            self._fill(added, start, stop)
+            sums[:, :, 0] += added.sum(axis=2)
+        return Stretch(sums, self.total)
 
     @cached_property
     def total(self) -> Array:
@@ -158,16 +156,13 @@ class Points:
 
     def stretches(self, rows: int | None = None) -> Iterator[Stretch]:
         """The curve in pieces of ``rows`` rows, each from the point where the one before ended."""
-        ranked, weight = self.trial.ranked, self._ranked_weight
-        replicates, length = len(weight), len(self.trial.y)
-        step = rows or max(_LEAST, _STRETCH // replicates)
-        carry = np.zeros((4 if self._from_groups else 5, replicates))
+        ranked = self.trial.ranked
+        carry = np.zeros((4 if self._from_groups else 5, len(self.weight)))
         last = carry
-        for start in range(0, length, step):
-            stop = min(start + step, length)
+        for start, stop in self._steps(rows):
             sums = np.empty((*carry.shape, stop - start + 1))
             sums[:, :, 0] = last
-            self._fill(sums[:, :, 1:], weight[:, start:stop], start, stop)
+            self._fill(sums[:, :, 1:], start, stop)
             sums[:, :, 1] += carry
             np.cumsum(sums[:, :, 1:], axis=2, out=sums[:, :, 1:])
             carry = sums[:, :, -1].copy()
@@ -198,7 +193,7 @@ class Points:
         return self._cumulate(self._ranked_weight * values[self.trial.ranked.order])
 
     @cached_property
-    def _ranked_weight(self) -> Array:
+    def _ranked_weight(self) -> Array | Counts:
         if self.weight.strides[1] == 0:  # one weight for all rows, written once
             return self.weight
         return self.weight.take(self.trial.ranked.order, axis=1)
@@ -221,9 +216,16 @@ class Points:
         )
         return treated, control
 
-    def _fill(self, sums: Array, weight: Array, start: int, stop: int) -> None:
+    def _steps(self, rows: int | None = None) -> Iterator[tuple[int, int]]:
+        length = len(self.trial.y)
+        step = rows or max(_LEAST, _STRETCH // len(self.weight))
+        for start in range(0, length, step):
+            yield start, min(start + step, length)
+
+    def _fill(self, sums: Array, start: int, stop: int) -> None:
         """What the rows of a stretch add to each sum, [4 or 5, R, rows]."""
         ranked, (scale_t, scale_c) = self.trial.ranked, self._scales
+        weight = self._ranked_weight[:, start:stop]
         mass = weight if ranked.inverse is None else weight * ranked.inverse[start:stop]
         np.multiply(mass, ranked.treated[start:stop], out=sums[0])
         if self.trial.complete:
@@ -249,8 +251,8 @@ class Points:
             rows = len(self.trial.y)
             return self.weight[:, :1] * (rows if values is None else values.sum())
         if values is None:
-            return self.weight.sum(axis=1, keepdims=True)
-        return np.asarray(self.weight @ values)[:, None]
+            return self.weight.sum(axis=1, keepdims=True, dtype=np.float64)
+        return np.einsum("rn,n->r", self.weight, values)[:, None]
 
 
 def ratio(above: Array, below: Array, empty: float = 0.0) -> Array:

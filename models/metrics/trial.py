@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from models.metrics.checks import (
     Array,
+    Counts,
     Index,
     Mask,
     arm_indices,
@@ -109,7 +110,7 @@ class Trial:
         second = self.y if responders > refusers else self.treated
         return replace(self, score=2.0 * (self.y == self.treated) + second)
 
-    def points(self, weight: Array | None = None) -> Points:
+    def points(self, weight: Array | Counts | None = None) -> Points:
         """Cumulative sums under ``weight`` [R, N]; under the rows' own as one replicate if None."""
         return Points(self, self.weight[None] if weight is None else weight)
 
