@@ -29,12 +29,15 @@ def validate_data(
 
     from campaigns.spec import Campaign
     from components.step import running
+    from models.checks.covariates import check_covariates
     from models.checks.srm import require_sample_ratio
 
     with running("validate_data") as step:
         spec = Campaign.model_validate_json(campaign)
         frame = pd.read_parquet(training_frame.path)
         ratio = require_sample_ratio(frame, spec)
-        Path(validation.path).write_text(json.dumps(asdict(ratio), default=list))
-        step.say(f"sample ratio as designed (p = {ratio.p_value:.3f})")
+        covariates = check_covariates(frame, spec)
+        found = asdict(ratio) | {"covariates": asdict(covariates)}
+        Path(validation.path).write_text(json.dumps(found, default=list))
+        step.say(f"sample ratio as designed (p = {ratio.p_value:.3f}); {covariates.summary}")
     return campaign

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from models.checks.covariates import CovariateCheck
 from models.checks.drift import DriftVerdict
 from models.checks.srm import SampleRatio
 from models.gate import paired_gain
@@ -27,6 +28,7 @@ def write_report(contest: Contest, path: Path, *, run: str) -> None:
     rows, model = contest.log.rows, contest.model
     nobody = next(score for score in contest.scores if score.name == NOBODY)
     evidence = contest.evidence
+    covariates = evidence.sample_ratio.get("covariates")
     first, last = rows["decided_at"].min(), rows["decided_at"].max()
     facts = {
         "run": run,
@@ -45,6 +47,7 @@ def write_report(contest: Contest, path: Path, *, run: str) -> None:
         evaluation=read_as(UpliftEvaluation, evidence.evaluation),
         parts=parts_densities(model, rows),
         sample_ratio=read_as(SampleRatio, evidence.sample_ratio),
+        covariates=read_as(CovariateCheck, covariates) if covariates else None,
         drift=read_as(DriftVerdict, evidence.drift),
         drift_link=DRIFT_PAGE,
         notes=[contest.note] if contest.note else [],

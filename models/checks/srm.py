@@ -7,7 +7,7 @@ Experiments", KDD 2019).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from scipy import stats
 from campaigns.arms import ArmTable
 from campaigns.errors import CheckFailed, DataError
 from campaigns.spec import Campaign
+from models.metrics.experiments.counts import sequential_counts
 
 THRESHOLD = 0.001  # looked at on every run: one sound log in a thousand may be stopped
 TOLERANCE = 1e-6  # propensities closer than this, relatively, are one propensity
@@ -34,6 +35,9 @@ class SampleRatio:
         threshold: 0.001.
         method: ``chi-square``; ``inverse propensity``; or ``none`` where the propensities were
             estimated from these very counts, so that there is nothing to test.
+        sequential_p: P-value of the same, valid however often a growing log is looked at (Lindon &
+            Malek 2022); None but for chi-square, and where the rows have no time.
+        broken_since: When that fell below the threshold (ISO 8601), or None.
     """
 
     p_value: float
@@ -42,6 +46,8 @@ class SampleRatio:
     ok: bool
     threshold: float
     method: str
+    sequential_p: float | None = None
+    broken_since: str | None = None
 
 
 def sample_ratio(frame: pd.DataFrame, campaign: Campaign) -> SampleRatio:
@@ -57,19 +63,7 @@ def sample_ratio(frame: pd.DataFrame, campaign: Campaign) -> SampleRatio:
     Raises:
         DataError: No trial row, or one without a propensity.
     """
-    trial = frame["explored"].to_numpy(dtype=bool) & ~frame["holdout"].to_numpy(dtype=bool)
-    arm = frame["arm"].to_numpy(dtype=np.int64)[trial]
-    p = frame["explored_propensity"].to_numpy(dtype=np.float64)[trial]
-    if not len(arm):
-        raise DataError(
-            f"sample ratio: none of {len(frame)} rows was drawn at random (explored, not held out); "
-            "effects are learned from such rows: explore, or mark the rows of the trial as explored"
-        )
-    if wrong := int((~((p > 0) & (p <= 1))).sum()):
-        raise DataError(
-            f"sample ratio: {wrong} of {len(p)} explored rows have no explored_propensity in (0, 1]; "
-            "it is the probability of the arm given that it was drawn at random"
-        )
+    trial, arm, p = trial_rows(frame)
     arms = campaign.arm_table
     counts = np.bincount(arm, minlength=len(arms))
     constant = _constant(arm, p, counts)
@@ -77,7 +71,8 @@ def sample_ratio(frame: pd.DataFrame, campaign: Campaign) -> SampleRatio:
         return _result(arms, 1.0, counts, counts, "none")
     if constant is not None:
         expected = constant * len(arm)
-        return _result(arms, _chi_square(counts, expected), counts, expected, "chi-square")
+        result = _result(arms, _chi_square(counts, expected), counts, expected, "chi-square")
+        return _over_time(result, frame.loc[trial], arm, constant)
     p_value, expected = _wald(arm, p, len(arms))
     return _result(arms, p_value, counts, expected, "inverse propensity")
 
@@ -94,12 +89,66 @@ def require_sample_ratio(frame: pd.DataFrame, campaign: Campaign) -> SampleRatio
             f"{name} {count:,} (expected {result.expected[name]:,.0f})"
             for name, count in result.counts.items()
         )
+        since = f" (since {result.broken_since})" if result.broken_since else ""
         raise CheckFailed(
-            f"sample ratio mismatch: p = {result.p_value:.2g}, below {result.threshold:g}: {arms}; "
+            f"sample ratio mismatch{since}: p = {result.p_value:.2g}, "
+            f"below {result.threshold:g}: {arms}; "
             "rows were lost or drawn otherwise than their propensities say: "
             "mend the log before learning from it"
         )
     return result
+
+
+def trial_rows(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which rows are of the trial, explored and not held out [N], and their arms and propensities.
+
+    Raises:
+        DataError: No such row, or one without a propensity.
+    """
+    trial = frame["explored"].to_numpy(dtype=bool) & ~frame["holdout"].to_numpy(dtype=bool)
+    arm = frame["arm"].to_numpy(dtype=np.int64)[trial]
+    p = frame["explored_propensity"].to_numpy(dtype=np.float64)[trial]
+    if not len(arm):
+        raise DataError(
+            f"sample ratio: none of {len(frame)} rows was drawn at random (explored, not held out); "
+            "effects are learned from such rows: explore, or mark the rows of the trial as explored"
+        )
+    if wrong := int((~((p > 0) & (p <= 1))).sum()):
+        raise DataError(
+            f"sample ratio: {wrong} of {len(p)} explored rows have no explored_propensity in (0, 1]; "
+            "it is the probability of the arm given that it was drawn at random"
+        )
+    return trial, arm, p
+
+
+def everything_open(arm: np.ndarray, p: np.ndarray, arms: int) -> np.ndarray:
+    """The trial rows that could have got every arm [N]: all, unless propensities say otherwise."""
+    counts = np.bincount(arm, minlength=arms)
+    if _constant(arm, p, counts) is None and _some_closed(p, arms):
+        return p <= (1 + TOLERANCE) / arms
+    return np.ones(len(arm), dtype=bool)
+
+
+def _some_closed(p: np.ndarray, arms: int) -> bool:
+    """Whether arms were closed to some rows: were all open to all, some p were at most 1 / A."""
+    return bool(p.min() >= (1 - TOLERANCE) / arms)
+
+
+def _over_time(
+    result: SampleRatio, trial: pd.DataFrame, arm: np.ndarray, constant: np.ndarray
+) -> SampleRatio:
+    if "decided_at" not in trial:
+        return result
+    order = np.argsort(trial["decided_at"].to_numpy(dtype="datetime64[ns]"), kind="stable")
+    test = sequential_counts(arm[order], constant / constant.sum())
+    since = test.first_below(THRESHOLD)
+    return replace(
+        result,
+        sequential_p=test.p_value,
+        broken_since=None
+        if since is None
+        else pd.Timestamp(trial["decided_at"].iloc[order[since]]).isoformat(),
+    )
 
 
 def _result(
@@ -143,7 +192,7 @@ def _wald(arm: np.ndarray, p: np.ndarray, arms: int) -> tuple[float, np.ndarray]
     counts = np.bincount(arm, minlength=arms)
     # An arm that never came may have had no chance; if it had, the others came too often.
     open_to = np.tile(counts > 0, (len(arm), 1))
-    if p.min() >= (1 - TOLERANCE) / arms:  # were every arm open to all rows, some p were smaller
+    if _some_closed(p, arms):
         open_to[:, 1:] &= (p <= (1 + TOLERANCE) / arms)[:, None]
     given = arm[:, None] == np.arange(arms)
     weight = np.where(given & open_to, 1.0 / p[:, None], 0.0)

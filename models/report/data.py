@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from campaigns.errors import DataError
 from campaigns.spec import Campaign
+from models.checks.covariates import CovariateCheck
 from models.checks.drift import DriftVerdict
 from models.checks.srm import SampleRatio
 from models.gate import Verdict
@@ -122,6 +123,7 @@ class RunReport:
         evaluation: Uplift metrics, curves and deciles of the challenger.
         parts: How its uplifts split, where the net says so.
         sample_ratio: The trial's check.
+        covariates: Whether its arms hold the same kind of units.
         drift: The drift verdict.
         drift_link: Where Evidently's report lies, relative to the page.
         notes: Sentences to read first.
@@ -135,6 +137,7 @@ class RunReport:
     evaluation: UpliftEvaluation | None = None
     parts: list[PartsDensity] = field(default_factory=list)
     sample_ratio: SampleRatio | None = None
+    covariates: CovariateCheck | None = None
     drift: DriftVerdict | None = None
     drift_link: str | None = None
     notes: list[str] = field(default_factory=list)

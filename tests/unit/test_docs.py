@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
 import shlex
@@ -435,6 +436,16 @@ def test_the_example_of_a_net_works() -> None:
     net = entry.net(shape, entry.config())
     answer = net.potential_outcomes(torch.zeros(4, 2), torch.zeros(4, 1, dtype=torch.int64))
     assert answer.shape == (4, 3, 2)
+
+
+def test_what_the_examples_print_is_what_the_page_says() -> None:
+    examples = blocks("pycon")
+    pages = {block.where.partition(":")[0] for block in examples}
+    assert "docs/experiments.md" in pages
+    for name in pages:
+        text = "\n".join(b.text for b in examples if b.where.partition(":")[0] == name)
+        told = doctest.DocTestParser().get_doctest(text, {}, name, name, 0)
+        assert doctest.DocTestRunner().run(told).failed == 0, name
 
 
 def test_every_metric_is_documented() -> None:

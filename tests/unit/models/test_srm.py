@@ -146,3 +146,25 @@ def test_no_trial_rows_or_no_propensity_is_a_clear_error() -> None:
         sample_ratio(log.assign(explored=False), MAIL)
     with pytest.raises(DataError, match="1 of 2 explored rows have no explored_propensity"):
         sample_ratio(log.assign(explored_propensity=[np.nan, 0.5]), MAIL)
+
+
+def timed(log: pd.DataFrame) -> pd.DataFrame:
+    start = pd.Timestamp("2026-01-01", tz="UTC")
+    return log.assign(decided_at=start + pd.to_timedelta(np.arange(len(log)), unit="min"))
+
+
+def test_a_log_that_is_looked_at_again_and_again_is_judged_over_time() -> None:
+    rng = np.random.default_rng(0)
+    sound = timed(drawn(rng, constant(rng, 40_000)))
+    result = sample_ratio(sound, MAIL)
+    assert (result.sequential_p > 0.05, result.broken_since) == (True, None)
+    shuffled = sound.sample(frac=1.0, random_state=0)
+    assert sample_ratio(shuffled, MAIL).sequential_p == result.sequential_p
+
+    lost = (sound["arm"] == 1) & (np.arange(40_000) > 20_000) & (rng.random(40_000) < 0.2)
+    with pytest.raises(CheckFailed, match=r"mismatch \(since 2026-01-[12]\d"):
+        require_sample_ratio(sound[~lost], MAIL)
+    broken = sample_ratio(sound[~lost], MAIL)
+    assert broken.sequential_p < 0.001
+    assert pd.Timestamp(broken.broken_since) > sound["decided_at"][20_000]
+    assert sample_ratio(timed(drawn(rng, stratified(rng, 3000))), MAIL).sequential_p is None
