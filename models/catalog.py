@@ -34,11 +34,12 @@ class Supports:
         arms: Several treated arms.
         factors: Several treatment factors (simultaneous treatments).
         outcomes: Several outcomes.
-        dose: A continuous factor.
+        dose: A continuous factor, by its number.
         sequence: Models outcomes as a chain (others take them side by side).
         cost: Uses what arms cost.
         kinds: The kinds of outcome it takes.
-        needs: What of ``arms``, ``factors``, ``outcomes``, ``sequence`` it makes no sense without.
+        needs: What of ``arms``, ``factors``, ``outcomes``, ``dose``, ``sequence`` it makes no sense
+            without.
     """
 
     arms: bool = False
@@ -113,6 +114,7 @@ def lacks(supports: Supports, shape: Shape) -> list[str]:
         "arms": (shape.arms > 2, f"{shape.arms - 1} treated arms", "one"),
         "factors": (shape.factors > 1, f"{shape.factors} treatment factors", "one"),
         "outcomes": (shape.outcome_count > 1, f"{shape.outcome_count} outcomes", "one"),
+        "dose": (bool(shape.dosed), "a dose", "levels only"),
     }
     reasons = [
         f"the campaign has {seen} and it takes {limit}"
@@ -121,7 +123,7 @@ def lacks(supports: Supports, shape: Shape) -> list[str]:
     ]
     several = {trait: found for trait, (found, *_) in has.items()}
     several["sequence"] = bool(shape.sequence)
-    wants = {"sequence": "a sequence of outcomes"}
+    wants = {"sequence": "a sequence of outcomes", "dose": "a dose"}
     reasons += [
         f"it needs {wants.get(trait, f'several {trait}')}"
         for trait in supports.needs

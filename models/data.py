@@ -38,6 +38,8 @@ class Shape:
         costs: Unit cost of each arm, [A]; empty: 1 of each treated arm.
         cost_outcome: The outcome (index) that is what was paid, in place of the unit costs.
         cost_scale: Cost of a unit of that outcome as it is scaled for training.
+        doses: Where the levels of each factor lie in their dose's range, ascending from 0 (control)
+            to 1, [C][levels]; empty for a factor whose levels have no order, or of all: none has.
 
     Raises:
         CampaignError: A shape that no net could take.
@@ -52,6 +54,7 @@ class Shape:
     costs: tuple[float, ...] = ()
     cost_outcome: int | None = None
     cost_scale: float = 1.0
+    doses: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.features == 0:
@@ -74,6 +77,12 @@ class Shape:
             raise CampaignError(
                 f"worth {self.worth}, costs {self.costs}: give one an outcome and one an arm, or none"
             )
+        if len(self.doses) not in (0, self.factors) or not all(map(_rises, self.doses)):
+            raise CampaignError(
+                f"doses {self.doses}: give each factor's, ascending from 0 to 1, or none"
+            )
+        if any(0 < len(d) < n for d, n in zip(self.doses, self.factor_levels)):
+            raise CampaignError(f"doses {self.doses}: there are {self.factor_levels} levels")
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -85,6 +94,11 @@ class Shape:
     def arm_costs(self) -> tuple[float, ...]:
         """Unit cost of each arm, [A]; 0 for control."""
         return self.costs or (0.0, *[1.0] * (self.arms - 1))
+
+    @property
+    def dosed(self) -> tuple[int, ...]:
+        """The factors that are doses."""
+        return tuple(factor for factor, doses in enumerate(self.doses) if doses)
 
     @property
     def features(self) -> int:
@@ -125,6 +139,8 @@ class Batch:
         propensity: Probability of the arm that was given, [B] float32.
         weight: Weight of the row in the loss, [B] float32; should average 1.
         unit: A number for the row's unit, [B] int64: rows of one unit share it.
+        dose: Where the dose of each factor that was given lies in its range, [B, C] float32 in 0 to 1;
+            negative (or [B, 1] of it) where there is none, or it is that of the arm.
     """
 
     x_num: Tensor
@@ -135,6 +151,7 @@ class Batch:
     propensity: Tensor
     weight: Tensor
     unit: Tensor
+    dose: Tensor
 
     @classmethod
     def of(
@@ -146,9 +163,11 @@ class Batch:
         propensity: np.ndarray | None = None,
         weight: np.ndarray | None = None,
         unit: np.ndarray | None = None,
+        dose: np.ndarray | None = None,
     ) -> Batch:
-        """From arrays; an outcome that is NaN was not observed, weights left out are 1, and rows are
-        units of their own unless ``unit`` says otherwise.
+        """From arrays; an outcome that is NaN was not observed, weights left out are 1, rows are
+        units of their own unless ``unit`` says otherwise, and doses are those of the arms unless
+        ``dose`` does.
 
         Raises:
             DataError: The arrays' lengths differ.
@@ -157,7 +176,8 @@ class Batch:
         arrays = (x_num, x_cat, arm, y, ones if propensity is None else propensity)
         weight = ones if weight is None else weight
         unit = np.arange(len(arm)) if unit is None else unit
-        if len(sizes := {len(array) for array in (*arrays, weight, unit)}) != 1:
+        dose = -ones[:, None] if dose is None else dose
+        if len(sizes := {len(array) for array in (*arrays, weight, unit, dose)}) != 1:
             raise DataError(
                 f"a batch's arrays must be equally long; they have {sorted(sizes)} rows"
             )
@@ -171,6 +191,7 @@ class Batch:
             propensity=_tensor(arrays[4], torch.float32),
             weight=_tensor(weight, torch.float32),
             unit=_tensor(unit, torch.int64),
+            dose=_tensor(dose, torch.float32),
         )
 
     def __len__(self) -> int:
@@ -186,6 +207,12 @@ class Batch:
 
     def _values(self) -> list[Tensor]:
         return [getattr(self, field.name) for field in fields(self)]
+
+
+def _rises(doses: tuple[float, ...]) -> bool:
+    """Whether doses start at 0 and ascend up to 1 at most; those of no dose do."""
+    steps = zip((0.0, *doses[1:]), doses[1:])
+    return not doses or (doses[0] == 0.0 and doses[-1] <= 1.0 and all(a < b for a, b in steps))
 
 
 def _tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:

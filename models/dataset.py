@@ -60,13 +60,13 @@ class Recipe:
     @property
     def columns(self) -> list[str]:
         """The frame's columns that are read."""
-        features = self.campaign.features.names
-        return [*NEEDED, *features, *self.campaign.outcomes]
+        return _columns(self.campaign)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row as tensors."""
-        floats = self.shape.numeric + 2 * self.shape.outcome_count + 2
+        doses = self.shape.factors if self.shape.dosed else 1
+        floats = self.shape.numeric + 2 * self.shape.outcome_count + 2 + doses
         return 4 * floats + 8 * (len(self.shape.categories) + 2)
 
     def batch(self, rows: pd.DataFrame) -> Batch:
@@ -83,6 +83,7 @@ class Recipe:
             propensity=np.where(explored, rows["explored_propensity"].to_numpy(float), given),
             weight=np.where(explored, 1.0, np.clip(exploited, *WEIGHTS)),
             unit=rows[KEY].to_numpy().view(np.int64),
+            dose=_doses(rows, self.campaign),
         )
 
     def rows_of(self, chunk: pd.DataFrame, *which: int) -> list[pd.DataFrame]:
@@ -128,7 +129,7 @@ def fit_recipe(
         DataError: The frame can't be read, lacks a column, or has no row to train on.
     """
     outcomes = list(campaign.outcomes)
-    columns = [*NEEDED, *campaign.features.names, *outcomes]
+    columns = _columns(campaign)
     rate = rows / max(count_rows(source) * SHARES[TRAIN], 1.0)
     parts = []
     for chunk in _sampled(_chunks(source, columns), rate, seed):
@@ -156,6 +157,7 @@ def fit_recipe(
         costs=tuple(np.asarray(campaign.arm_table.costs, float).tolist()),
         cost_outcome=paid,
         cost_scale=1.0 if paid is None else scaler.scale[paid],
+        doses=campaign.arm_table.doses,
     )
     return Recipe(campaign, encoder, scaler, shape)
 
@@ -264,6 +266,25 @@ def _arrays(rows: pd.DataFrame, names: list[str]) -> dict[str, np.ndarray]:
 
 def _outcomes(rows: pd.DataFrame, campaign: Campaign) -> np.ndarray:
     return rows[list(campaign.outcomes)].to_numpy(np.float64)
+
+
+def _columns(campaign: Campaign) -> list[str]:
+    """The frame's columns that training reads; of the factors, those that are doses."""
+    dosed = [name for name, factor in campaign.treatments.items() if factor.dose]
+    return [*NEEDED, *dosed, *campaign.features.names, *campaign.outcomes]
+
+
+def _doses(rows: pd.DataFrame, campaign: Campaign) -> np.ndarray | None:
+    """Where the doses given lie in their ranges, [N, C]; -1 where a factor is none."""
+    if not any(factor.dose for factor in campaign.treatments.values()):
+        return None
+    columns = [
+        factor.dose.position(rows[name].to_numpy(np.float64))
+        if factor.dose
+        else -np.ones(len(rows))
+        for name, factor in campaign.treatments.items()
+    ]
+    return np.stack(columns, axis=1)
 
 
 def absolute(place: str | Path) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.data import Shape
+from models.data import Batch, Shape
 
 QUIET = 0.05  # spread of the first embeddings: at 1, ids seen seldom are learned by heart
 
@@ -83,33 +83,82 @@ class FeatureVector(nn.Module):
         return torch.cat([x_num, self.embedding(x_cat).flatten(1)], dim=-1)
 
 
-class ArmEmbedding(nn.Module):
+class Treatments(nn.Module):
+    """What arms and rows are made of: a column a level other than control, one for a whole dose.
+
+    The column of a level is 1 where it is given, that of a dose holds where it lies in its range,
+    0 to 1. Control is 0 everywhere.
+
+    Attributes:
+        incidence: The columns of the arms, [A, L].
+        continuous: Whether a column is that of a dose, [L].
+
+    Args:
+        levels: Level of each factor in each arm, [A][C].
+        doses: As :class:`Shape` has them.
+    """
+
+    incidence: Tensor
+    continuous: Tensor
+    factor: Tensor
+
+    def __init__(
+        self, levels: Sequence[Sequence[int]], doses: Sequence[Sequence[float]] = ()
+    ) -> None:
+        super().__init__()
+        columns, continuous, factors = [], [], []
+        for factor, given in enumerate(zip(*levels)):
+            positions = doses[factor] if doses else ()
+            if positions:
+                added = [[positions[level] for level in given]]
+            else:
+                added = [[float(g == level) for g in given] for level in range(1, max(given) + 1)]
+            columns += added
+            continuous += [bool(positions)] * len(added)
+            factors += [factor] * len(added)
+        self.factors, self.dosed = len(levels[0]), any(continuous)
+        incidence = torch.tensor(columns, dtype=torch.float32).T.contiguous()
+        self.register_buffer("incidence", incidence, persistent=False)
+        self.register_buffer("continuous", torch.tensor(continuous), persistent=False)
+        self.register_buffer("factor", torch.tensor(factors), persistent=False)
+
+    def given(self, batch: Batch) -> Tensor:
+        """The columns of what rows were given, the exact doses among them: [B, L]."""
+        rows = self.incidence[batch.arm]
+        if not self.dosed:
+            return rows
+        dose = batch.dose.expand(-1, self.factors)[:, self.factor]
+        return torch.where(self.continuous & (dose >= 0), dose, rows)
+
+
+class ArmEmbedding(Treatments):
     """Embeddings of arms as the sum over factors of their levels' embeddings: -> [A, d].
 
     A level's vector is shared by every arm that has it, so an arm seen seldom (or never) is made of
-    parts that are known. Control levels have no vector: they add nothing.
+    parts that are known. Control levels have no vector: they add nothing. A dose has one vector,
+    which its number multiplies.
 
     Args:
         levels: Level of each factor in each arm, [A][C].
         width: d.
+        doses: As :class:`Shape` has them; left out, a dose's levels are levels like others.
     """
 
-    incidence: Tensor
-
-    def __init__(self, levels: Sequence[Sequence[int]], width: int) -> None:
-        super().__init__()
-        sizes = [max(column) for column in zip(*levels)]
-        starts = [sum(sizes[:factor]) - 1 for factor in range(len(sizes))]  # level 1 is the first
-        incidence = torch.zeros(len(levels), sum(sizes))
-        for arm, given in enumerate(levels):
-            for start, level in zip(starts, given):
-                if level:
-                    incidence[arm, start + level] = 1.0
-        self.register_buffer("incidence", incidence, persistent=False)
-        self.table = nn.Parameter(torch.randn(sum(sizes), width))
+    def __init__(
+        self,
+        levels: Sequence[Sequence[int]],
+        width: int,
+        doses: Sequence[Sequence[float]] = (),
+    ) -> None:
+        super().__init__(levels, doses)
+        self.table = nn.Parameter(torch.randn(len(self.continuous), width))
 
     def forward(self) -> Tensor:
         return self.incidence @ self.table
+
+    def rows(self, batch: Batch) -> Tensor:
+        """Embeddings of what rows were given, [B, d]."""
+        return self.given(batch) @ self.table
 
 
 class MLP(nn.Sequential):

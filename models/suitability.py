@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from campaigns.errors import CampaignError, choices
 from campaigns.spec import Campaign
-from models.catalog import catalog, check_supports, entry
+from models.catalog import check_supports
 from models.data import Shape
 
 
@@ -14,15 +13,7 @@ def check_campaign(campaign: Campaign) -> None:
     Raises:
         CampaignError: Why it can't, and the nets that can.
     """
-    name = campaign.model.name
-    dosed = [factor for factor, spec in campaign.treatments.items() if spec.dose]
-    if dosed and not entry(name).supports.dose:
-        able = [other for other, each in catalog().items() if each.supports.dose]
-        raise CampaignError(
-            f"model '{name}' can't serve a dose (treatments.{dosed[0]}); "
-            + (f"give {choices(able)}" if able else "no model can: use levels instead")
-        )
-    check_supports(name, _shape(campaign))
+    check_supports(campaign.model.name, _shape(campaign))
 
 
 def _shape(campaign: Campaign) -> Shape:
@@ -34,4 +25,5 @@ def _shape(campaign: Campaign) -> Shape:
         levels=tuple(map(tuple, campaign.arm_table.levels.tolist())),
         outcomes=tuple(outcome.kind for outcome in outcomes.values()),
         sequence=tuple(list(outcomes).index(name) for name in campaign.sequence),
+        doses=campaign.arm_table.doses,
     )

@@ -170,4 +170,5 @@ def _shape(saved: dict[str, Any]) -> Shape:
         costs=tuple(saved.get("costs", ())),
         cost_outcome=saved.get("cost_outcome"),
         cost_scale=saved.get("cost_scale", 1.0),
+        doses=tuple(tuple(factor) for factor in saved.get("doses", ())),
     )

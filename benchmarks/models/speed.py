@@ -22,6 +22,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ BATCHES = (256, 4096, 15_360)
 NUMERIC, CATEGORIES, OUTCOMES = 8, (20,) * 4, ("binary", "binary")
 ONE_FACTOR = Shape(NUMERIC, CATEGORIES, ((0,), (1,), (2,)), OUTCOMES, (0, 1))
 TWO_FACTORS = Shape(NUMERIC, CATEGORIES, ((0, 0), (1, 0), (0, 1)), OUTCOMES, (0, 1))
+ONE_DOSE = replace(ONE_FACTOR, doses=((0.0, 0.5, 1.0),))
 SIDE = 1024
 PARTS = 4  # batches an epoch, in measuring input
 
@@ -50,7 +52,8 @@ def nets() -> dict[str, Shape]:
     """Every net of the catalogue, with the shape that it is measured on."""
     found = {}
     for name, entry in catalog().items():
-        fitting = [each for each in (ONE_FACTOR, TWO_FACTORS) if not lacks(entry.supports, each)]
+        tried = (ONE_FACTOR, TWO_FACTORS, ONE_DOSE)
+        fitting = [each for each in tried if not lacks(entry.supports, each)]
         if not entry.learner and fitting:
             found[name] = fitting[0]
     return found

@@ -79,9 +79,12 @@ def world(name: str, **options: float) -> World:
     Raises:
         CampaignError: Unknown name, unknown option or a value out of range; lists the choices.
     """
+    from campaigns.worlds.discount import Discount
     from campaigns.worlds.game_bonus import GameBonus
 
-    worlds = {GameBonus.name: GameBonus}
+    worlds: dict[str, type[GameBonus] | type[Discount]] = {
+        each.name: each for each in (GameBonus, Discount)
+    }
     if name not in worlds:
         raise CampaignError(f"world {name!r} does not exist; choose from {choices(worlds)}")
     known = list(inspect.signature(worlds[name]).parameters)

@@ -1,10 +1,11 @@
 """M3E2: additive effects of simultaneous treatments, learned beside their propensities.
 
 Paper: "M3E2: Multi-gate Mixture-of-experts for Multi-treatment Effect Estimation" (Aoki, Chen and
-Ester; sections 3.1-3.4, equation 2). A treatment is a level of a factor, so an arm is the set of its
-levels and its effect is the sum of theirs; an arm that was never given is answered from its parts.
-:class:`M3E2Core` takes any matrix of treatments, continuous ones too; :class:`M3E2` gives it the
-levels of arms.
+Ester; sections 3.1-3.4, equation 2). A treatment is a level of a factor, or a dose: so an arm is the
+set of its treatments and its effect is the sum of theirs; an arm that was never given is answered from
+its parts. :class:`M3E2Core` takes any matrix of treatments, continuous ones too; :class:`M3E2` gives it
+the levels and doses of a campaign. A dose is one treatment, its number scaled to 0 (control) to 1: its
+effect is linear in it, its propensity head the mean of a normal density.
 
 Where the paper is silent we chose:
 
@@ -39,7 +40,7 @@ from torch.nn import functional
 
 from models.catalog import Entry, Supports
 from models.data import Batch, Shape
-from models.layers import ArmEmbedding, FeatureVector, Heads, Stacked, StackedMLP, uniform
+from models.layers import FeatureVector, Heads, Stacked, StackedMLP, Treatments, uniform
 from models.nets.base import LOSSES, Net
 from models.space import Config, OneOf, Span, choice, flag, integer, real
 
@@ -202,10 +203,9 @@ class M3E2Core(nn.Module):
 
 
 class M3E2(Net):
-    """M3E2 of a campaign: the treatments are the levels of its factors."""
+    """M3E2 of a campaign: the treatments are the levels of its factors, and its doses."""
 
     trunk = ("features", "core.autoencoder", "core.experts", "core.gate")
-    incidence: Tensor
 
     def __init__(self, shape: Shape, config: M3E2Config) -> None:
         super().__init__(shape, config.loss)
@@ -213,13 +213,11 @@ class M3E2(Net):
         widths = [1] * shape.numeric + [config.embedding] * len(shape.categories)
         self.cut = sum(widths[: round(config.share * shape.features)])
         self.after = 0 if config.overlap else self.cut
-        self.register_buffer(
-            "incidence", ArmEmbedding(shape.levels, 1).incidence.clone(), persistent=False
-        )
+        self.treatments = Treatments(shape.levels, shape.doses)
         self.core = M3E2Core(
             self.features.width - self.after,
             self.cut,
-            [False] * self.incidence.shape[1],
+            self.treatments.continuous.tolist(),
             shape.outcome_count,
             config,
         )
@@ -231,22 +229,27 @@ class M3E2(Net):
 
     def links(self, x_num: Tensor, x_cat: Tensor) -> Tensor:
         h, _ = self.core.represent(*self.split(x_num, x_cat))
-        effects = torch.einsum("al,blk->bak", self.incidence.to(h.dtype), self.core.effects(h))
+        arms = self.treatments.incidence.to(h.dtype)
+        effects = torch.einsum("al,blk->bak", arms, self.core.effects(h))
         return self.core.base(h)[:, None] + effects
+
+    def factual(self, batch: Batch) -> Tensor:
+        h, _ = self.core.represent(*self.split(batch.x_num, batch.x_cat))
+        return self.core.predict(h, self.treatments.given(batch))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Equation 2, and its terms ``outcome``, ``propensity`` and ``autoencoder`` by themselves."""
         x1, x2 = self.split(batch.x_num, batch.x_cat)
-        treatments = self.incidence[batch.arm]
+        treatments = self.treatments.given(batch)
         h, rebuilt = self.core.represent(x1, x2)
         outcomes = self.outcome_loss(self.core.predict(h, treatments), batch).mean(0)
         others = self.core.terms(h, treatments, x2, rebuilt, batch.weight)
         return self.core.total(outcomes, others)
 
     def effects(self, x_num: Tensor, x_cat: Tensor) -> Tensor:
-        """Each level's effect in link space, averaged over rows: [L, K].
+        """Each treatment's effect in link space, averaged over rows: [L, K].
 
-        The levels are those other than control, a factor after another. Without ``heterogeneous``
+        The treatments are the levels other than control, or a whole dose, a factor after another. Without ``heterogeneous``
         it is tau, whatever the rows.
         """
         h, _ = self.core.represent(*self.split(x_num, x_cat))
@@ -257,6 +260,6 @@ ENTRY = Entry(
     name="m3e2",
     net=M3E2,
     config=M3E2Config,
-    supports=Supports(arms=True, factors=True, outcomes=True),
+    supports=Supports(arms=True, factors=True, outcomes=True, dose=True),
     paper="M3E2: Multi-gate Mixture-of-experts for Multi-treatment Effect Estimation",
 )

@@ -2,8 +2,9 @@
 
 Künzel et al. 2019, "Metalearners for estimating heterogeneous treatment effects using machine
 learning", with the treatment's levels embedded so that one network takes arms of any number and
-several factors. The first layer adds what it makes of the features to what it makes of the arm, so
-the features are read once for all arms, and training computes the given arm only.
+several factors. A dose is a vector times its number, so that doses learn from each other, and those
+that were logged needn't be arms. The first layer adds what it makes of the features to what it makes
+of the arm, so the features are read once for all arms, and training computes the given arm only.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class SLearner(Net):
     def __init__(self, shape: Shape, config: SLearnerConfig) -> None:
         super().__init__(shape, config.loss)
         self.features = FeatureVector(shape, config.embedding)
-        self.arms = ArmEmbedding(shape.levels, config.embedding)
+        self.arms = ArmEmbedding(shape.levels, config.embedding, shape.doses)
         self.read_features = nn.Linear(self.features.width, config.width)
         self.read_arm = nn.Linear(config.embedding, config.width, bias=False)
         hidden = [config.width] * (config.layers - 1)
@@ -53,14 +54,17 @@ class SLearner(Net):
 
     def factual(self, batch: Batch) -> Tensor:
         features = self.read_features(self.features(batch.x_num, batch.x_cat))
-        arms = self.read_arm(self.arms())
-        return self.rest(torch.relu(features + arms[batch.arm]))
+        if self.arms.dosed:
+            arms = self.read_arm(self.arms.rows(batch))
+        else:
+            arms = self.read_arm(self.arms())[batch.arm]
+        return self.rest(torch.relu(features + arms))
 
 
 ENTRY = Entry(
     name="s_learner",
     net=SLearner,
     config=SLearnerConfig,
-    supports=Supports(arms=True, factors=True, outcomes=True, sequence=True),
+    supports=Supports(arms=True, factors=True, outcomes=True, dose=True, sequence=True),
     paper="Künzel et al. 2019, Metalearners for estimating heterogeneous treatment effects",
 )

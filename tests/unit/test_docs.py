@@ -394,7 +394,7 @@ def test_every_model_is_in_the_index_with_what_it_serves() -> None:
 
     (index,) = (each for each in tables(page("docs/models.md")) if each[0][0] == "model")
     traits = index[0][2:]
-    assert traits == ["arms", "factors", "outcomes", "sequence", "cost"]
+    assert traits == ["arms", "factors", "outcomes", "dose", "sequence", "cost"]
     listed = {}
     for cell, _, *can in index[1:]:
         link = re.fullmatch(r"\[`(\w+)`\]\((models/[\w-]+\.md)#([\w-]+)\)", cell)
@@ -404,7 +404,7 @@ def test_every_model_is_in_the_index_with_what_it_serves() -> None:
     assert set(listed) == set(catalog())
     for name, entry in catalog().items():
         for trait, said in listed[name].items():
-            yes, no = ("yes", "no") if trait in ("sequence", "cost") else ("several", "one")
+            yes, no = ("yes", "no") if trait in ("dose", "sequence", "cost") else ("several", "one")
             able = yes if getattr(entry.supports, trait) else no
             assert said == ("needed" if trait in entry.supports.needs else able), (name, trait)
 

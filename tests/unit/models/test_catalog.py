@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import optuna
 import pytest
@@ -115,6 +115,11 @@ def test_needs_and_kinds_are_checked():
     assert lacks(Supports(arms=True, outcomes=True, needs=("factors",)), SHAPE) == [
         "it needs several factors"
     ]
+    dosed = replace(SHAPE, doses=((0.0, 0.5, 1.0),))
+    doses = Supports(arms=True, outcomes=True, dose=True, needs=("dose",))
+    assert (lacks(doses, dosed), lacks(doses, SHAPE)) == ([], ["it needs a dose"])
+    levels = Supports(arms=True, outcomes=True)
+    assert lacks(levels, dosed) == ["the campaign has a dose and it takes levels only"]
     counts = Shape(2, (), ((0,), (1,)), ("count",))
     assert lacks(Supports(kinds=("binary",)), counts) == ["it takes 'binary' outcomes, not 'count'"]
 

@@ -26,6 +26,10 @@ def test_a_shape_knows_its_counts():
         ({"levels": ((1, 0), (0, 0))}, "arm 0 must be level 0 of every factor"),
         ({"outcomes": ("binary", "happy")}, "'binary', 'count' or 'continuous'"),
         ({"sequence": (0, 2)}, "there are 2 outcomes"),
+        ({"doses": ((0.0, 1.0),)}, "give each factor's, ascending from 0 to 1"),
+        ({"doses": ((), (0.0, 0.5, 0.5))}, "ascending from 0 to 1"),
+        ({"doses": ((), (0.1, 0.5, 1.0))}, "ascending from 0 to 1"),
+        ({"doses": ((), (0.0, 1.0))}, r"there are \(2, 3\) levels"),
     ],
 )
 def test_an_impossible_shape_is_refused(wrong, message):

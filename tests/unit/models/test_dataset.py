@@ -9,6 +9,7 @@ import torch
 
 from campaigns.errors import DataError
 from campaigns.loading import parse_campaign
+from campaigns.spec import Campaign
 from models.dataset import WEIGHTS, fit_recipe, fits_in_memory, load, prepare
 from models.split import TEST, TRAIN, VALIDATION, folds
 
@@ -176,3 +177,30 @@ def test_a_missing_or_broken_file_is_refused(tmp_path) -> None:
 def test_a_frame_with_nobody_to_learn_from_is_refused(frame: pd.DataFrame) -> None:
     with pytest.raises(DataError, match="no row to train on"):
         prepare(frame.assign(holdout=True), CAMPAIGN)
+
+
+DOSED = Campaign.model_validate(
+    {
+        **CAMPAIGN.model_dump(),
+        "treatments": {
+            **CAMPAIGN.model_dump()["treatments"],
+            "off": {"column": "off", "dose": {"min": 10, "max": 30, "steps": 3}},
+        },
+    }
+)
+
+
+def test_doses_reach_the_net_as_they_were_given(frame: pd.DataFrame) -> None:
+    doses = np.linspace(10, 30, len(frame))
+    prepared = prepare(frame.assign(off=doses), DOSED)
+    rows = (folds(frame["unit_id"], CAMPAIGN.name) == TRAIN) & ~frame["holdout"].to_numpy()
+    assert prepared.recipe.shape.doses == ((), (0.0, 0.5, 1.0))
+    dose = prepared.train.dose.numpy()
+    assert (dose[:, 0] == -1).all(), "a factor without an order has none"
+    np.testing.assert_allclose(dose[:, 1], (doses[rows] - 10) / 20, rtol=1e-6)
+    plain = prepare(frame, CAMPAIGN)
+    assert plain.recipe.shape.doses == ((),)
+    assert (plain.train.dose == -1).all()
+    assert plain.train.dose.shape[1] == 1
+    with pytest.raises(DataError, match="lacks column 'off'"):
+        prepare(frame, DOSED)

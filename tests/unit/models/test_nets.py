@@ -36,6 +36,8 @@ def shapes(draw: st.DrawFn, entry: Entry) -> Shape:
         levels = tuple(map(tuple, [*single.tolist(), [1] * factors, [2] + [1] * (factors - 1)]))
     outcomes = draw(st.integers(2 if {"outcomes", "sequence"} & set(needs) else 1, 3))
     kinds = draw(st.lists(st.sampled_from(able.kinds), min_size=outcomes, max_size=outcomes))
+    sizes = [max(column) + 1 for column in zip(*levels)]
+    dosed = able.dose and ("dose" in needs or draw(st.booleans()))
     chains = getattr(entry.net, "chains", False) and kinds[:2] == ["binary", "binary"]
     return Shape(
         numeric=(numeric := draw(st.integers(0, 4))),
@@ -43,6 +45,12 @@ def shapes(draw: st.DrawFn, entry: Entry) -> Shape:
         levels=levels,
         outcomes=tuple(kinds if able.outcomes else kinds[:1]),
         sequence=(0, 1) if "sequence" in needs or (chains and draw(st.booleans())) else (),
+        doses=tuple(
+            tuple(np.linspace(0, 1, size).tolist()) if c == 0 or draw(st.booleans()) else ()
+            for c, size in enumerate(sizes)
+        )
+        if dosed
+        else (),
     )
 
 
@@ -61,6 +69,7 @@ def make_batch(shape: Shape, rows: int, seed: int) -> Batch:
         rng.integers(0, shape.arms, rows),
         y,
         np.full(rows, 1 / shape.arms),
+        dose=rng.uniform(-1, 1, (rows, shape.factors)),  # half of them as the arm has it
     )
 
 
@@ -198,4 +207,5 @@ def example(name: str) -> Shape:
     if "factors" in able.needs:
         levels = ((0, 0), (1, 0), (0, 1), (1, 1))
     outcomes = ("binary", "binary") if able.outcomes else ("binary",)
-    return Shape(4, (3,), levels, outcomes, (0, 1) if "sequence" in able.needs else ())
+    doses = ((0.0, 0.5, 1.0),) if "dose" in able.needs else ()
+    return Shape(4, (3,), levels, outcomes, (0, 1) if "sequence" in able.needs else (), doses=doses)

@@ -109,6 +109,25 @@ def frame(store: EventStore, campaign: Campaign = CAMPAIGN, **more: Any) -> pd.D
     return store.decisions_frame(campaign, **{"now": NOW + WINDOW, **more})
 
 
+DOSED = Campaign.model_validate(
+    {
+        **CAMPAIGN.model_dump(),
+        "name": "discount",
+        "treatments": {"discount": {"column": "off", "dose": {"min": 0, "max": 30, "steps": 4}}},
+    }
+)
+
+
+def test_a_dose_comes_back_as_the_number_that_it_is(store: EventStore) -> None:
+    store.register(DOSED)
+    store.record_decisions(
+        [decision(campaign="discount", arm_name="10", levels={"discount": "10"})]
+    )
+    made = frame(store, DOSED)
+    assert (made["arm"][0], made["discount"][0]) == (1, 10.0)
+    assert made["discount"].dtype == np.float64
+
+
 def test_a_decision_comes_back_as_it_was_made(store: EventStore) -> None:
     made = decision(
         explored=True,
