@@ -11,7 +11,7 @@ from scipy import stats
 from campaigns.errors import DataError
 from models.metrics.checks import Array, Index, arm_indices, inverse_propensities, numbers
 
-_BLOCK = 1 << 15  # rows whose contrasts are in memory at once
+_BLOCK = 1 << 21  # contrasts in memory at once, rows times directions
 _FLAT = 1e-9  # share of the greatest variance below which a direction doesn't vary
 
 
@@ -106,8 +106,9 @@ def _joint(x: Array, arm: Index, weight: Array, others: Index) -> tuple[float, i
     """P-value and rank."""
     rows, width = len(arm), len(others) * x.shape[1]
     total, squares = np.zeros(width), np.zeros((width, width))
-    for start in range(0, rows, _BLOCK):
-        part = slice(start, start + _BLOCK)
+    step = max(1, _BLOCK // width)
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
         sign = (arm[part, None] == others).astype(np.float64) - (arm[part, None] == 0)
         scaled = sign * weight[part, None]
         contrast = (scaled[:, :, None] * x[part, None, :]).reshape(-1, width)

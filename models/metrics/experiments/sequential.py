@@ -80,7 +80,8 @@ def mean_sequence(
             " and at least 2."
         )
     rows = np.arange(1, len(array) + 1)
-    shifted = array - array[0]  # a mean far above the spread would eat up the digits
+    level = array.mean()
+    shifted = array - level  # a mean far above the spread would eat up the digits
     mean = np.cumsum(shifted) / rows
     sum_of_squares = np.maximum(np.cumsum(shifted**2) - rows * mean**2, 0.0)
     alpha = 1 - confidence
@@ -90,7 +91,7 @@ def mean_sequence(
     heaviest = np.maximum.accumulate((shifted - mean) ** 2)
     early = (rows < first) | (heaviest > _HEAVY * sum_of_squares) | (sum_of_squares == 0)
     half[early] = np.inf
-    estimate = mean + array[0]
+    estimate = mean + level
     return ConfidenceSequence(estimate, estimate - half, estimate + half, confidence)
 
 
