@@ -63,6 +63,16 @@ class Stretch:
         """Y_T - Y_C * N_T / N_C [R, m + 1]."""
         return self.outcomes[0] - self.control_rate * self.n_t
 
+    @property
+    def areas(self) -> tuple[Array, Array]:
+        """Areas under the gain and under the Qini curve between these points, over depth [R]."""
+        step, total = np.diff(self.units, axis=1), self.total[:, 0]
+        gain, extra = (
+            np.einsum("rm,rm->r", step, y[:, 1:] + y[:, :-1]) / 2
+            for y in (self.units * self.lift, self.extra)
+        )
+        return gain / total**2, extra / total
+
 
 class Points:
     """A trial's curve under R replicates of weights [R, N], in the rows' order.
@@ -127,11 +137,31 @@ class Points:
         """Areas under the gain curve and under the Qini curve, both over depth [R]; one pass."""
         gain, extra = np.zeros((2, len(self.weight)))
         for piece in self.stretches():
-            step = np.diff(piece.units, axis=1)
-            gain += _trapezoids(step, piece.units * piece.lift)
-            extra += _trapezoids(step, piece.extra)
-        total = self.total[:, 0]
-        return gain / total**2, extra / total
+            one, other = piece.areas
+            gain += one
+            extra += other
+        return gain, extra
+
+    @cached_property
+    def cells(self) -> dict[tuple[bool, bool], Array]:
+        """Sums [5, R] as a stretch has them, by (treated, responded), of binary outcomes."""
+        trial, (n_t, n_c, y_t, y_c) = self.trial, self.end.sums[:4, :, 0]
+        zero = np.zeros_like(n_t)
+        parts = {
+            (True, True): [y_t, zero, y_t, zero],
+            (True, False): [n_t - y_t, zero, zero, zero],
+            (False, True): [zero, y_c, zero, y_c],
+            (False, False): [zero, n_c - y_c, zero, zero],
+        }
+        found = {}
+        for (treated, responded), sums in parts.items():
+            if self._from_groups:
+                units = sums[0] + sums[1]
+            else:
+                inside = (trial.treated == treated) & (trial.y == responded)
+                units = self._dot(inside.astype(np.float64))[:, 0]
+            found[treated, responded] = np.stack([*sums, units])
+        return found
 
     def at(self, axis: Axis, cut: Array) -> Array:
         """The sums n_t, n_c, Y_T, Y_C [4, R] where ``axis`` reaches ``cut`` [R].
@@ -261,8 +291,3 @@ def ratio(above: Array, below: Array, empty: float = 0.0) -> Array:
         return np.asarray(above / below)
     shape = np.broadcast_shapes(above.shape, below.shape)
     return np.divide(above, below, out=np.full(shape, empty), where=below != 0)
-
-
-def _trapezoids(step: Array, y: Array) -> Array:
-    """Area under ``y`` [R, m + 1] over steps [R, m] of x [R]."""
-    return np.asarray(np.einsum("rm,rm->r", step, y[:, 1:] + y[:, :-1]) / 2)

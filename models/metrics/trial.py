@@ -99,17 +99,6 @@ class Trial:
         """The same rows in the best order in hindsight: treated by y, control by -y."""
         return replace(self, score=np.where(self.treated, self.y, -self.y))
 
-    @cached_property
-    def best_for_uplift(self) -> Trial:
-        """The same rows in scikit-uplift's best order of binary outcomes (``perfect_uplift_curve``).
-
-        Treated responders, then control non-responders, then the larger of the two other sets.
-        """
-        responders = self.weight[self.control & (self.y == 1)].sum()
-        refusers = self.weight[self.treated & (self.y == 0)].sum()
-        second = self.y if responders > refusers else self.treated
-        return replace(self, score=2.0 * (self.y == self.treated) + second)
-
     def points(self, weight: Array | Counts | None = None) -> Points:
         """Cumulative sums under ``weight`` [R, N]; under the rows' own as one replicate if None."""
         return Points(self, self.weight[None] if weight is None else weight)

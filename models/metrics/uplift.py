@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from campaigns.errors import DataError
 from models.metrics.checks import Array, one_of
 from models.metrics.curves import area, gain, spend, to_one
-from models.metrics.points import Points, ratio
+from models.metrics.points import Points, Stretch, ratio
 from models.metrics.trial import check_trial
 
 Core = Callable[[Points], Array]
@@ -170,7 +170,7 @@ def auuc_core(points: Points, normalize: Normalize = None) -> Array:
     if normalize == "final":
         return _defined(points, ratio(under, np.abs(end), np.nan))
     _need_binary(points, "the perfect uplift curve")
-    room = points.trial.best_for_uplift.points(points.weight).areas[0] - end / 2
+    room = _best_for_uplift(points) - end / 2
     return _defined(points, ratio(under - end / 2, room, np.nan))
 
 
@@ -184,7 +184,7 @@ def qini_core(points: Points, normalize: Normalize = None, negative_effect: bool
     if normalize == "final":
         return _defined(points, ratio(over_random, np.abs(end), np.nan))
     if negative_effect:
-        room = points.trial.best_for_qini.points(points.weight).areas[1] - end / 2
+        room = _best_for_qini(points) - end / 2
     else:
         # The best curve reaches `end` extra outcomes after as many units, and stays there.
         _need_binary(points, "the perfect Qini curve without negative effects")
@@ -210,6 +210,34 @@ def lift_core(points: Points, h: float = 0.3, by_group: bool = False) -> Array:
 def aucc_core(points: Points) -> Array:
     """See :func:`aucc` [R]."""
     return _defined(points, area(to_one(spend(points)), to_one(gain(points))))
+
+
+def _best_for_qini(points: Points) -> Array:
+    """Area of the best order in hindsight [R]: treated by y, control by -y."""
+    if not (points.trial.binary and points.trial.complete):
+        return points.trial.best_for_qini.points(points.weight).areas[1]
+    idle = points.cells[True, False] + points.cells[False, False]
+    return _blocks(points, points.cells[True, True], idle, points.cells[False, True]).areas[1]
+
+
+def _best_for_uplift(points: Points) -> Array:
+    """Area of scikit-uplift's best order of binary outcomes [R] (``perfect_uplift_curve``).
+
+    Treated responders, then control non-responders, then the larger of the two other sets.
+    """
+    trial, cells = points.trial, points.cells
+    responders = trial.weight[trial.control & (trial.y == 1)].sum()
+    refusers = trial.weight[trial.treated & (trial.y == 0)].sum()
+    others = [cells[False, True], cells[True, False]]
+    if responders <= refusers:
+        others.reverse()
+    return _blocks(points, cells[True, True], cells[False, False], *others).areas[0]
+
+
+def _blocks(points: Points, *blocks: Array) -> Stretch:
+    """The curve of whole blocks of units, sums [5, R] each, in this order."""
+    sums = np.cumsum(np.stack([np.zeros_like(blocks[0]), *blocks], axis=2), axis=2)
+    return Stretch(sums, points.total)
 
 
 def _cut(total: Array, h: float, whole: bool) -> Array:

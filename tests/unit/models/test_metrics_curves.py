@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from campaigns.errors import DataError
-from models.metrics import aucc, auuc, cost_curve, lift_at, qini, qini_curve, uplift_curve
+from models.metrics import ate, aucc, auuc, cost_curve, lift_at, qini, qini_curve, uplift_curve
 
 
 def slow_curves(y, score, t, p=None, w=None):
@@ -134,3 +134,23 @@ def test_options_are_checked() -> None:
         qini([1, 0], [1, 0], [1, 0], normalize="best")
     with pytest.raises(DataError, match="needs outcomes of 0 and 1"):
         auuc([1.5, 0], [1, 0], [1, 0], normalize="perfect")
+
+
+@pytest.mark.parametrize("likely", [0.2, 0.8])
+def test_perfect_areas_are_those_of_the_best_order(likely: float) -> None:
+    rng = np.random.default_rng(4)
+    p1 = rng.uniform(0.2, 0.8, 400)
+    t = (rng.random(400) < p1).astype(int)
+    y, score = (rng.random(400) < likely).astype(int), rng.random(400)
+    extras = {"propensity": np.where(t == 1, p1, 1 - p1), "weight": rng.random(400)}
+
+    best = np.where(t == 1, y, -y)
+    assert qini(y, score, t, normalize="perfect", **extras) == pytest.approx(
+        qini(y, score, t, **extras) / qini(y, best, t, **extras)
+    )
+    responders, refusers = (extras["weight"][(t == a) & (y == 1 - a)].sum() for a in (0, 1))
+    best = 2 * (y == t) + (y if responders > refusers else t)
+    half = ate(y, t, **extras) / 2
+    assert auuc(y, score, t, normalize="perfect", **extras) == pytest.approx(
+        (auuc(y, score, t, **extras) - half) / (auuc(y, best, t, **extras) - half)
+    )
