@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -29,8 +30,21 @@ from models.selection import Validation
 from models.training import TrainConfig
 from models.uplift_model import UpliftModel
 
-LEARNERS = sorted(name for name, entry in catalog().items() if entry.learner)
-SMALL: dict[str, Any] = {"trees": 8, "leaf_rows": 10, "effect_rows": 10, "forest": 6}
+NAMES = sorted(name for name, entry in catalog().items() if entry.learner)
+LIBRARIES = {name: getattr(catalog()[name].net, "library", "") for name in NAMES}
+LEARNERS = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            bool(LIBRARIES[name]) and find_spec(LIBRARIES[name]) is None,
+            reason=f"{name} is fit by {LIBRARIES[name]}, which isn't installed",
+        ),
+    )
+    for name in NAMES
+]
+SMALL: dict[str, Any] = {
+    "trees": 8, "leaf_rows": 10, "effect_rows": 10, "forest": 6, "draws": 4, "every": 1, "warm_up": 2,
+}  # fmt: skip
 QUICK: dict[str, Any] = {"learning_rate": 0.15, "trees": 60}
 SHAPES = {
     "one arm, one outcome": Shape(2, (), ((0,), (1,)), ("continuous",)),
@@ -98,15 +112,14 @@ def one_thread():
 
 
 def test_the_learners_are_there():
-    assert {"s_boost", "t_boost", "x_boost", "r_boost", "dr_boost", "causal_forest"} <= set(
-        LEARNERS
-    )
+    boosted = {"s_boost", "t_boost", "x_boost", "r_boost", "dr_boost"}
+    assert boosted | {"causal_forest", "bart"} <= set(NAMES)
 
 
 def test_the_catalogue_imports_no_learning_library():
     code = (
         "import sys; from models.catalog import catalog; catalog(); "
-        "print([m for m in ('sklearn', 'econml', 'skops', 'ray') if m in sys.modules])"
+        "print([m for m in ('sklearn', 'econml', 'stochtree', 'skops', 'ray') if m in sys.modules])"
     )
     done = run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -151,7 +164,9 @@ def test_where_most_are_treated_the_effect_is_found_too(name):
     validation, _ = planted(2000, seed=4, shares=shares)
     test, truth = planted(2000, seed=5, shares=shares)
     shape = Shape(4, (3,), ((0,), (1,)), ("binary",))
-    config = QUICK | ({"forest": 60} if name == "causal_forest" else {})
+    fields = vars(catalog()[name].config())
+    config = {key: value for key, value in QUICK.items() if key in fields}
+    config |= {"forest": 60} if name == "causal_forest" else {}
     learner = build_learner(name, shape, config).fit(rows, validation=validation)
     outcomes = asked(learner, test)[..., 0]
     error = (outcomes[:, 1] - outcomes[:, 0]) - (truth[:, 1] - truth[:, 0])
