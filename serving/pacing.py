@@ -1,14 +1,21 @@
 """The price of spending, moved so that the budget lasts as long as its period.
 
-The price that training found assumes as many units as there were in training. With more of them the
-budget would be gone by noon, with fewer some would be left over. So the price follows how far spending
-is ahead of the clock (a proportional controller)::
+The price that training found assumes as many units, worth as much, as there were in training. With more
+of them the budget would be gone by noon, with fewer some would be left over. So the price follows the
+share of the budget that is left over the share of the period that is left::
 
-    lambda = max(min_return, base + GAIN * scale * (spent / budget - elapsed)),  scale = base, or 1
+    lambda = max(min_return, base + scale * (left ** -GAIN - 1)),    scale = base, or 1 where that is 0
+    left   = (1 - spent / budget) / (1 - elapsed)
+
+Where base is positive that is base / left ** GAIN. Spending evenly what is left keeps `left` where it is,
+so after a wrong start the price settles at the one that spends the budget by the end of the period, and
+doesn't stay off as a price proportional to the error would. It is the feedback form of solving anew for
+the remaining budget (Jasin & Kumar 2012, Mathematics of Operations Research 37(2)).
 
 It depends on the ledger and the clock only: replicas agree, and a restart forgets nothing. The dual
-ascent of adaptive pacing (Balseiro & Gur 2019, "Learning in Repeated Auctions with Budgets") sums the
-same errors, but in a state that must be kept.
+ascent of adaptive pacing (Balseiro & Gur 2019, "Learning in Repeated Auctions with Budgets") sums errors
+in a state that must be kept. What is spent never passes the budget, since a decision that no longer
+fits is control (`serving.policy.spend`).
 """
 
 from __future__ import annotations
@@ -17,8 +24,9 @@ from datetime import UTC, datetime, timedelta
 
 from campaigns.spec import Budget
 
-MOST = 1e6  # budgets spent; a tiny budget makes no infinite price
-GAIN = 5.0  # ten percent of the budget ahead of the clock makes the price half as high again
+MOST = 1e6  # times the base price; a tiny budget makes no infinite price
+LEAST_LEFT = 1e-9  # of the budget, and of the period
+GAIN = 3.0  # a tenth of the budget less than the clock has left makes the price a third higher
 
 
 def paced_price(
@@ -35,8 +43,9 @@ def paced_price(
     """
     if elapsed is None or budget <= 0:
         return max(base, min_return)
-    ahead = min(spent / budget, MOST) - elapsed
-    return max(base + GAIN * (base or 1.0) * ahead, min_return)
+    left = max(1 - spent / budget, LEAST_LEFT) / max(1 - elapsed, LEAST_LEFT)
+    factor = min(left**-GAIN, MOST)
+    return max(base + (base or 1.0) * (factor - 1), min_return)
 
 
 def elapsed(budget: Budget, now: datetime) -> float | None:
