@@ -25,7 +25,9 @@ from serving.policy.portions import Columns, Grid, Portion, Source, columns
 
 BINS_BITS = 16
 SLOPE_BITS = 63
+NEAR_BITS = 49  # of the keys around a price that is nearly known: 6 to 12% to either side
 NEGLIGIBLE = 1e-7  # of the value of the whole limit, that splitting bins further could bring
+FINE = 0.005  # one histogram of lots is enough, but for small tables: whole units are left then
 
 
 @dataclass(frozen=True)
@@ -128,20 +130,22 @@ class Climb:
         return bool(len(found))
 
 
-def find(source: Source, grid: Grid, limit: int) -> Rule:
+def find(source: Source, grid: Grid, limit: int, near: float = 0.0) -> Rule:
     """The rule that keeps to one of the limits, the only finite one, and to its price.
 
-    Its bound must not be below what all units use at the least.
+    Its bound must not be below what all units use at the least. A price that must be `near` (0: not
+    known) saves a pass, if it is.
     """
     most = grid.at_most[limit]
     step = partial(_by_slope, grid=grid, limit=limit)
     lot = partial(_by_lot, grid=grid, limit=limit)
-    steep = _descend(
-        lambda place: _sum(source, partial(step, place=place)),
-        Bin(0, SLOPE_BITS, 0.0, np.inf),
-        most,
-        worth=_width,
-    )
+    steep: Bin | None = None
+    if near > 0:
+        around = Bin(_key(near) - (1 << NEAR_BITS - 1), NEAR_BITS, 0.0, np.inf)
+        steep = _descend(lambda bins: _sum(source, partial(step, place=bins)), around, most, _width)
+    if steep is None:
+        every = Bin(0, SLOPE_BITS, 0.0, np.inf)
+        steep = _descend(lambda bins: _sum(source, partial(step, place=bins)), every, most, _width)
     if steep is None:  # the limit doesn't bind: everybody climbs to the top
         return Rule(limit, 0.0, 0.0, 0)
     high, low = _slope(steep.high), _slope(steep.low)
@@ -149,7 +153,7 @@ def find(source: Source, grid: Grid, limit: int) -> Rule:
         lambda place: _sum(source, partial(lot, place=place, high=high, low=low)),
         Bin(0, BITS, steep.before, steep.inside),
         most,
-        worth=lambda place: place.inside / abs(most) if most else 1.0,
+        worth=lambda place: FINE * place.inside / abs(most) if most else 1.0,
         rising=True,
     )
     return Rule(limit, high, low, 1 << BITS if lucky is None else lucky.low)
@@ -163,28 +167,27 @@ def _descend(
     *,
     rising: bool = False,
 ) -> Bin | None:
-    """Split the bin in which `most` is reached until it is worth no more; None: never reached.
+    """Split the bin in which `most` is reached until it is worth no more; None: not reached in it.
 
-    Keys are taken from the highest down, or (`rising`) from the lowest up. The first histogram's
-    last entry is what is used before any key.
+    Keys are taken from the highest down, and the histogram's last entry is what is used before the
+    bin; or (`rising`) from the lowest up, after what is used before it.
     """
     first = True
     while place.bits and (first or worth(place) > NEGLIGIBLE):
         found = histogram(place)
-        uses, start = found[:-1], found[-1]
-        before = (start if first and not rising else 0.0) + place.before
-        order = uses if rising else uses[::-1]
-        reached = before + np.cumsum(order)
+        uses = found[:-1] if rising else found[-2::-1]
+        before = place.before if rising else float(found[-1])
+        reached = before + np.cumsum(uses)
         over = int(np.searchsorted(reached, most, side="right"))
-        if over == len(order):
+        if over == len(uses) or before > most:
             return None
         bits = max(place.bits - BINS_BITS, 0)
-        number = over if rising else len(order) - 1 - over
+        number = over if rising else len(uses) - 1 - over
         place = Bin(
             place.low + (number << bits),
             bits,
-            float(reached[over] - order[over]),
-            float(order[over]),
+            float(reached[over] - uses[over]),
+            float(uses[over]),
         )
         first = False
     return place
@@ -203,11 +206,15 @@ def _slope(key: int) -> float:
     return float(np.int64(min(key, _LAST)).view(np.float64))
 
 
+def _key(slope: float) -> int:
+    return int(np.float64(slope).view(np.int64))
+
+
 _LAST = int(np.float64(STEEPEST).view(np.int64))
 
 
 def _by_slope(portion: Portion, grid: Grid, limit: int, place: Bin) -> Floats:
-    """Uses of the steps by slope within the bin, [bins], and last what is used at the start."""
+    """Uses of the steps by slope within the bin, [bins], and last what is used before it."""
     near = Climb(columns(portion, grid), limit)
     bits = max(place.bits - BINS_BITS, 0)
     count = 1 << (place.bits - bits)
@@ -218,6 +225,7 @@ def _by_slope(portion: Portion, grid: Grid, limit: int, place: Bin) -> Floats:
         number = (near.slope.view(np.int64) - place.low) >> bits
         inside = number < count
         found[:-1] += np.bincount(number[inside], near.extra[inside], minlength=count)
+        found[-1] += near.extra[~inside].sum()
     return found
 
 

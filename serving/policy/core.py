@@ -20,7 +20,7 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from serving.policy.dual import scores
 from serving.policy.inputs import Bools, Floats, Ints
 from serving.policy.lots import lots
-from serving.policy.portions import Grid, Portion, columns
+from serving.policy.portions import Columns, Grid, Portion, columns
 
 NODES = 200
 TRIES = 6
@@ -58,6 +58,12 @@ class Core:
             np.concatenate([self.allowed, other.allowed])[first],
         )
 
+    def table(self) -> Columns:
+        """The units as a table."""
+        return Columns(
+            list(self.net.T), [list(use.T) for use in self.uses], list(self.allowed.T), self.unit
+        )
+
 
 def nearest(portion: Portion, grid: Grid, prices: Floats, most: int) -> Core:
     """The units of a portion that lose least by their second-best arm at these prices."""
@@ -73,14 +79,33 @@ def nearest(portion: Portion, grid: Grid, prices: Floats, most: int) -> Core:
         limit = np.partition(loss[open_to_choice], most - 1)[most - 1]
         open_to_choice = open_to_choice[loss[open_to_choice] <= limit]
     key = np.stack([loss[open_to_choice], lots(table.unit[open_to_choice])], axis=1)
-    chosen = np.lexsort((key[:, 1], key[:, 0]))[:most]
-    rows = open_to_choice[chosen]
+    return _units(table, open_to_choice, key, most)
+
+
+def sample(portion: Portion, grid: Grid, most: int) -> Core:
+    """The units of a portion that have the lowest lots."""
+    table = columns(portion, grid)
+    lot = lots(table.unit).astype(np.float64)
+    rows = np.arange(len(lot))
+    if len(lot) > most:
+        rows = np.argpartition(lot, most - 1)[:most]
+    return _units(table, rows, np.stack([np.zeros(len(rows)), lot[rows]], axis=1), most)
+
+
+def _units(table: Columns, rows: Ints, key: Floats, most: int) -> Core:
+    """These rows in the order of their keys, at most so many."""
+    first = np.lexsort((key[:, 1], key[:, 0]))[:most]
+    rows = rows[first]
+    shape = (len(table.uses), len(rows), len(table.net))
+    allowed = np.ones(shape[1:], dtype=bool)
+    if table.allowed is not None:
+        allowed = _rows(table.allowed, rows).astype(bool)
     return Core(
         table.unit[rows],
-        key[chosen],
+        key[first],
         _rows(table.net, rows),
-        np.array([_rows(use, rows) for use in table.uses]).reshape(-1, len(rows), grid.arms),
-        np.isfinite(score[rows]),
+        np.array([_rows(use, rows) for use in table.uses]).reshape(shape),
+        allowed,
     )
 
 

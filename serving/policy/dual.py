@@ -30,6 +30,7 @@ from serving.policy.portions import Columns
 
 PASSES = 300
 ENOUGH = 1e-7  # the cuts' minimum is this close to the dual, as a share of it
+NEAR = 0.02  # the first box around prices that a sample has, where the scale is the price of everything
 WEIGHTLESS = 1e-9  # cuts of less weight are left out of the mix
 TIGHT = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 
@@ -88,7 +89,7 @@ def best_arms(table: Columns, prices: Floats) -> Ints:
 
 
 def minimise(
-    evaluate: Evaluate, names: tuple[str, ...], bound: Floats, extent: Extent
+    evaluate: Evaluate, names: tuple[str, ...], bound: Floats, extent: Extent, near: Floats
 ) -> tuple[Mix, Floats]:
     """The mix of allocations at the best prices, and these prices, [m].
 
@@ -97,6 +98,7 @@ def minimise(
         names: Of the limits.
         bound: Their bounds, [m], finite.
         extent: Scales prices, and says when limits contradict each other.
+        near: Where to begin, [m]; zeros where nothing is known.
 
     Raises:
         DataError: No allocation keeps to all limits.
@@ -112,7 +114,7 @@ def minimise(
         points.append(at)
         return float(cuts[-1][0] + at @ cuts[-1][1:])
 
-    best, box = np.zeros(len(bound)), 1.0
+    best, box = near * reach / worth, NEAR if near.any() else 1.0
     height, weights = cut(best), np.ones(1)
     if not len(bound):
         return _mix(np.zeros((1, 0)), weights), best

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from campaigns.errors import DataError
 from serving.policy.breakpoints import Rule, find
-from serving.policy.core import Core, nearest, settle
+from serving.policy.core import Core, nearest, sample, settle
 from serving.policy.dual import Extent, Mix, best_arms, minimise, scores
 from serving.policy.inputs import Floats, Ints
 from serving.policy.limits import Limit
@@ -26,6 +26,7 @@ from serving.policy.portions import Columns, Grid, Portion, Portions, Source, co
 
 CORE = 512  # units settled exactly at first, four times as many where that isn't enough
 LARGEST_CORE = 8192
+SAMPLE = 8192  # units of which a large table's first prices are found
 TOLERANCE = 1e-5
 ROUNDING = 1e-12  # sums of money are rounded: three times 0.1 is within a budget of 0.3
 
@@ -62,7 +63,7 @@ def plan(source: Source, *, tolerance: float = TOLERANCE) -> Plan:
     """Maximise sum(v) within all limits, one arm a unit.
 
     Args:
-        source: The unit table; it is gone through about 6 times with one limit, 20 to 60 with several.
+        source: The unit table; it is gone through about 7 times with one limit, 15 to 60 with several.
         tolerance: The gap that is small enough not to settle more units exactly.
 
     Raises:
@@ -70,14 +71,13 @@ def plan(source: Source, *, tolerance: float = TOLERANCE) -> Plan:
     """
     grid = measure(source)
     extent = _sum(source, partial(_extent, grid=grid), 2 + 2 * len(grid.names))
-    reach, least = extent[2::2], extent[3::2]
-    for name, most, smallest in zip(grid.names, grid.at_most, least):
+    for name, most, smallest in zip(grid.names, grid.at_most, extent[3::2]):
         if smallest > most + ROUNDING * abs(most):
             raise DataError(
                 f"{name!r} can't be kept even alone: it asks for a sum of at most {most:g}, but the "
                 f"least that eligible arms come to is {smallest:g}."
             )
-    choice, prices = _solve(source, grid, Extent(float(extent[0]), reach, float(extent[1])))
+    choice, prices = _solve(source, grid, extent)
     return _settled(source, grid, choice, prices, tolerance)
 
 
@@ -103,28 +103,66 @@ def allocate_within(
     return (np.concatenate(arms) if arms else np.zeros(0, dtype=np.int64)), made
 
 
-def _solve(source: Source, grid: Grid, extent: Extent) -> tuple[Rule | Mix, Floats]:
+def _solve(source: Source, grid: Grid, extent: Floats) -> tuple[Rule | Mix, Floats]:
     """Who chooses how, and the prices [m]: 0 for limits that don't bind."""
-    prices = np.zeros(len(grid.names))
     finite = np.flatnonzero(np.isfinite(grid.at_most))
     if len(finite) == 1:
-        rule = find(source, grid, int(finite[0]))
-        prices[finite] = rule.high
+        (limit,) = finite.tolist()
+        rule = find(source, grid, limit, near=_guess(source, grid, finite)[limit])
+        prices = np.zeros(len(grid.names))
+        prices[limit] = rule.high
         return rule, prices
 
-    def evaluate(some: Floats) -> Floats:
-        every = np.zeros(len(prices))
-        every[finite] = some
-        found = _sum(source, partial(_cut, grid=grid, prices=every), 1 + len(every))
-        return found[np.r_[0, 1 + finite]]
+    def evaluate(prices: Floats) -> Floats:
+        return _sum(source, partial(_cut, grid=grid, prices=prices), 1 + len(prices))
+
+    near = _guess(source, grid, finite)
+    return _minimised(evaluate, grid, finite, np.array(grid.at_most), extent, near)
+
+
+def _minimised(
+    evaluate: Callable[[Floats], Floats],
+    grid: Grid,
+    finite: Ints,
+    at_most: Floats,
+    extent: Floats,
+    near: Floats,
+) -> tuple[Mix, Floats]:
+    """`dual.minimise` over the limits that are finite; the others' prices are 0."""
+    prices = np.zeros(len(at_most))
+
+    def some(given: Floats) -> Floats:
+        prices[finite] = given
+        return evaluate(prices)[np.r_[0, 1 + finite]]
 
     names = tuple(grid.names[j] for j in finite)
-    bounds = np.array(grid.at_most)[finite]
-    scale = Extent(extent.value, extent.uses[finite], extent.least_value)
-    mix, prices[finite] = minimise(evaluate, names, bounds, scale)
+    scale = Extent(float(extent[0]), extent[2::2][finite], float(extent[1]))
+    mix, best = minimise(some, names, at_most[finite], scale, near[finite])
     wide = np.zeros((len(mix.prices), len(prices)))
     wide[:, finite] = mix.prices
+    prices[finite] = best
     return Mix(wide, mix.until), prices
+
+
+def _guess(source: Source, grid: Grid, finite: Ints) -> Floats:
+    """Prices [m] that a sample of a large table has, the units of the lowest lots; else zeros."""
+    nothing = np.zeros(len(grid.names))
+    if grid.units < 4 * SAMPLE or not len(finite):
+        return nothing
+    first = partial(sample, grid=grid, most=SAMPLE)
+    few = reduce(partial(Core.joined, most=SAMPLE), source.map(first)).table()
+    bounds = np.array(grid.at_most) * len(few) / grid.units
+    try:
+        return _minimised(
+            lambda prices: _sums(few, best_arms(few, prices)),
+            grid,
+            finite,
+            bounds,
+            _extents(few),
+            nothing,
+        )[1]
+    except DataError:  # too few of those whom a limit needs, perhaps
+        return nothing
 
 
 def _settled(
@@ -193,7 +231,10 @@ def _arms(table: Columns, choice: Rule | Mix, settled: tuple[NDArray[Any], Ints]
 
 def _extent(portion: Portion, grid: Grid) -> Floats:
     """Value and uses if the largest added up, and if the least did: [2 + 2 m]."""
-    table = columns(portion, grid)
+    return _extents(columns(portion, grid))
+
+
+def _extents(table: Columns) -> Floats:
     found = []
     for each in (table.net, *table.uses):
         one_a_row = [np.broadcast_to(arm, len(table)) for arm in each]
@@ -235,10 +276,11 @@ def _sums(table: Columns, arm: Ints, keep: NDArray[np.bool_] | None = None) -> F
     found = np.zeros(1 + len(table.uses))
     for number in range(len(table.net)):
         here = arm == number if keep is None else (arm == number) & keep
-        count = int(here.sum())
+        mine = here.astype(np.float64)
+        count = mine.sum()
         for place, each in enumerate((table.net, *table.uses)):
             given = each[number]
-            found[place] += count * given if np.ndim(given) == 0 else given[here].sum()
+            found[place] += count * given if np.ndim(given) == 0 else given @ mine
     return found
 
 
