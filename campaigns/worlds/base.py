@@ -69,6 +69,14 @@ class World(Protocol):
         ...
 
 
+def known_worlds() -> dict[str, Callable[..., World]]:
+    """Every world by its name."""
+    from campaigns.worlds.discount import Discount
+    from campaigns.worlds.game_bonus import GameBonus
+
+    return {each.name: each for each in (GameBonus, Discount)}
+
+
 def world(name: str, **options: float) -> World:
     """The world of that name.
 
@@ -79,12 +87,7 @@ def world(name: str, **options: float) -> World:
     Raises:
         CampaignError: Unknown name, unknown option or a value out of range; lists the choices.
     """
-    from campaigns.worlds.discount import Discount
-    from campaigns.worlds.game_bonus import GameBonus
-
-    worlds: dict[str, type[GameBonus] | type[Discount]] = {
-        each.name: each for each in (GameBonus, Discount)
-    }
+    worlds = known_worlds()
     if name not in worlds:
         raise CampaignError(f"world {name!r} does not exist; choose from {choices(worlds)}")
     known = list(inspect.signature(worlds[name]).parameters)

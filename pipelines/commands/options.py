@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,5 +35,13 @@ def open_campaign(file: Path, settings: Settings) -> Campaign:
 
 
 def print_json(result: Any) -> None:
-    """One JSON document on standard output."""
-    typer.echo(json.dumps(result, indent=2, default=str))
+    """One JSON document on standard output; JSON has no NaN and no infinity, so those are null."""
+    typer.echo(json.dumps(_jsonable(result), indent=2, default=str))
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _jsonable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
