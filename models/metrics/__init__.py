@@ -16,7 +16,13 @@ from models.metrics.intervals import (
 )
 from models.metrics.ope import PolicyValue, policy_difference, policy_value
 from models.metrics.outcome_model import cross_fit_outcome_model
-from models.metrics.policy_curve import PolicyCurve, greedy_path, mcmv_aucc, policy_curve
+from models.metrics.policy_curve import (
+    PolicyCurve,
+    greedy_path,
+    mcmv_aucc,
+    policy_curve,
+    policy_values,
+)
 from models.metrics.rank_weighted import rate, rate_difference, toc_curve
 from models.metrics.registry import METRICS, Metric, evaluate, get_metric
 from models.metrics.sensitivity import (
@@ -74,6 +80,7 @@ __all__ = [
     "policy_curve",
     "policy_difference",
     "policy_value",
+    "policy_values",
     "pseudo_effects",
     "qini",
     "qini_curve",

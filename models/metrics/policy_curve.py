@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +20,7 @@ from models.metrics.checks import (
 )
 from models.metrics.curves import area, gain, spend, to_one
 from models.metrics.intervals import Interval
+from models.metrics.points import Points
 from models.metrics.trial import Trial
 from models.metrics.uplift import aucc_core
 
@@ -147,6 +149,43 @@ def mcmv_aucc(
     return trial_intervals(
         trial, [aucc_core], replicates=replicates, confidence=confidence, seed=seed
     )[0]
+
+
+def policy_values(
+    value: ArrayLike,
+    cost: ArrayLike,
+    reward: ArrayLike,
+    arm: ArrayLike,
+    budgets: ArrayLike,
+    *,
+    propensity: ArrayLike | None = None,
+    spent: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    replicates: int = 200,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> list[Interval]:
+    """What the greedy path buys with each budget: the :func:`policy_curve` read at its costs.
+
+    Args:
+        value, cost, reward, arm, propensity, spent, weight: as in :func:`policy_curve`.
+        budgets: incremental cost per unit of the population [B].
+        replicates, confidence, seed: of the bootstrap, the same replicates for all budgets; 0 for
+            estimates alone.
+
+    Returns:
+        Incremental value per unit at each budget, as :meth:`PolicyCurve.value_at` has it [B].
+    """
+    trial = _greedy_trial(value, cost, reward, arm, propensity, spent, weight)
+    cores = [partial(_value_core, budget=budget) for budget in numbers("budgets", budgets)]
+    return trial_intervals(trial, cores, replicates=replicates, confidence=confidence, seed=seed)
+
+
+def _value_core(points: Points, budget: float) -> Array:
+    """See :func:`policy_values`, at one budget [R]."""
+    columns = zip(points.depth, spend(points), gain(points))
+    values = np.array([PolicyCurve(*column).value_at(budget) for column in columns])
+    return np.where(points.defined, values, np.nan)
 
 
 def _greedy_trial(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from campaigns.errors import DataError
-from models.metrics import greedy_path, mcmv_aucc, policy_curve
+from models.metrics import greedy_path, mcmv_aucc, policy_curve, policy_values
 
 
 def slow_greedy(value, cost):
@@ -119,3 +119,17 @@ def test_rows_that_say_nothing_are_refused() -> None:
         policy_curve(value, [0, 1, 1], [1, 1, 1, 1], [0, 1, 0, 1])
     with pytest.raises(DataError, match="cost has shape"):
         policy_curve(value, [0, 1], [1, 1, 1, 1], [0, 1, 0, 1])
+
+
+def test_values_of_budgets_have_intervals(trial) -> None:
+    value, cost, reward, arm, propensity = trial
+    curve = policy_curve(value, cost, reward, arm, propensity=propensity)
+    budgets = curve.cost[-1] * np.array([0.2, 0.5, 1.0])
+    found = policy_values(value, cost, reward, arm, budgets, propensity=propensity, replicates=60)
+    for budget, interval in zip(budgets, found):
+        assert interval.estimate == pytest.approx(curve.value_at(budget))
+        assert interval.low < interval.estimate < interval.high
+    again = policy_values(
+        value, cost, reward, arm, budgets[:1], propensity=propensity, replicates=60
+    )
+    assert again == found[:1]
