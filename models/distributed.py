@@ -90,8 +90,8 @@ def train(
         config: The net's settings by name; what is left out keeps its default. None: those of
             ``campaign.model.config``.
         training: Settings of :class:`TrainConfig`, likewise (``campaign.model.training``).
-            ``batch_size`` counts the rows of all workers together; the ``metric`` that picks the
-            best epoch is ``score`` unless it is named (``models/selection.py``).
+            ``batch_size`` counts the rows of all workers together; ``metric``, which picks the best
+            epoch, is one of those in ``models/selection.py``.
         workers: Data-parallel workers.
         gpu: One GPU a worker.
         cpus_per_worker: Logical CPUs that a worker reserves, and threads that it computes on.

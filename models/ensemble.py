@@ -86,6 +86,7 @@ class Ensemble(Net):
 
     def start_from(self, means: Sequence[float]) -> None:
         self.net.start_from(means)
+        self.net.zero((name.replace(DOT, "."), each) for name, each in self.stacked.items())
 
     def __len__(self) -> int:
         return len(next(iter(self.stacked.values())))

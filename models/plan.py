@@ -85,7 +85,7 @@ def make_plan(
 
 
 def train_config(training: Mapping[str, Any], **ours: Any) -> TrainConfig:
-    """What a user wrote about training; unless they name a metric, the best ``score`` is kept.
+    """What a user wrote about training, checked.
 
     Args:
         training: Settings of :class:`TrainConfig` by name.
@@ -94,8 +94,7 @@ def train_config(training: Mapping[str, Any], **ours: Any) -> TrainConfig:
     Raises:
         CampaignError: An unknown setting or a bad value.
     """
-    best = {} if "metric" in training else {"metric": "score", "mode": "max"}
-    return configure(TrainConfig, {**best, **training, **ours}, "training")
+    return configure(TrainConfig, {**training, **ours}, "training")
 
 
 def figures(epoch: EpochReport) -> dict[str, Any]:

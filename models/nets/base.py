@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,6 +41,8 @@ class Net(nn.Module):
 
     Attributes:
         trunk: The submodules that read the features, by name: what members of an ensemble share.
+        zeroed: The weights that outcomes are read with, by the end of their names: 0 at the start of
+            training, so that every row starts at the average.
         couples_rows: Whether the loss of a row depends on the rows that come with it.
         chains: Whether a link of a campaign's chain, under ``loss="bce"``, is that of the step given
             the one before (:mod:`models.chains`), so that no step is likelier than the one before.
@@ -51,6 +53,7 @@ class Net(nn.Module):
     """
 
     trunk: ClassVar[tuple[str, ...]] = ()
+    zeroed: ClassVar[tuple[str, ...]] = ()
     couples_rows: ClassVar[bool] = False
     chains: ClassVar[bool] = False
     steps: Tensor
@@ -89,10 +92,17 @@ class Net(nn.Module):
         return self.loss(batch)
 
     def start_from(self, means: Sequence[float]) -> None:
-        """Have predictions start at these outcomes [K] (a rate if binary) in place of 0 (or 1/2)."""
+        """Have training start at these outcomes [K] (a rate if binary) in place of 0 (or 1/2)."""
         start = torch.as_tensor(means, dtype=torch.float32, device=self.start.device)
         start = start.index_copy(0, self.steps, given_before(start, self.steps))
         self.start.copy_(torch.where(self.logistic, torch.logit(start, eps=1e-4), start))
+        self.zero(self.named_parameters())
+
+    def zero(self, weights: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Set those of the weights that are :attr:`zeroed` to 0."""
+        for name, weight in weights:
+            if f".{name}".endswith(tuple(f".{end}" for end in self.zeroed)):
+                nn.init.zeros_(weight)
 
     def respond(self, links: Tensor) -> Tensor:
         """Outcomes [B, A, K] of links [B, A, K]; arm 0 must be control."""

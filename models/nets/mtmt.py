@@ -15,6 +15,8 @@ Where it is silent we chose:
   an ensemble then share nothing either.
 * Weights. The projections of eq. 6 and the heads are per task; the base and the incremental path
   each have their own; the two enhancers are shared by the tasks. Control levels have no embedding.
+* First weights. Training starts with heads of 0, everybody at the average response and at no effect:
+  effects drawn at random have to be unlearned first, for which rare outcomes leave too few rows.
 * Several factors. The "secondary treatment" is the arm: the sum of its levels' embeddings.
 * Binary outcomes under ``loss="bce"``: natural response, base and increment are added as logits.
 * One treated arm has no increment: base alone, as the paper's single-treatment runs.
@@ -164,6 +166,7 @@ class MTMT(Net):
 
     chains = True
     trunk = ("tokens", "encoder")
+    zeroed = ("natural.weight", "base.weight", "increment.weight")
 
     def __init__(self, shape: Shape, config: MTMTConfig) -> None:
         super().__init__(shape, config.loss)

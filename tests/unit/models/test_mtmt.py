@@ -326,3 +326,19 @@ def test_a_common_effect_lands_in_the_base():
         parts = net.parts(rows.x_num, rows.x_cat)
     assert float(parts["base"].mean()) == pytest.approx(1.0, abs=0.1)
     assert float(parts["incremental"].abs().mean()) < 0.1
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("multi_task", [True, False])
+def test_training_starts_from_the_averages_and_no_effect(members, multi_task):
+    config = {**SMALL, "members": members, "multi_task": multi_task}
+    net = build("mtmt", TWO_FACTORS, config, seed=1)
+    x_num, x_cat = features(TWO_FACTORS)
+    assert net.potential_outcomes(x_num, x_cat).std() > 1e-3, "weights are drawn"
+    net.start_from([0.3, 0.0])
+    expected = torch.tensor([0.3, 0.0]).expand(5, 4, 2)
+    torch.testing.assert_close(net.potential_outcomes(x_num, x_cat), expected)
+    rows = Batch.of(x_num.numpy(), x_cat.numpy(), np.array([0, 1, 2, 3, 1]), np.ones((5, 2)))
+    torch.optim.SGD(net.parameters(), lr=0.1).step(lambda: net(rows)["loss"].backward())
+    uplift = net.potential_outcomes(x_num, x_cat).diff(dim=1)
+    assert uplift.abs().max() > 1e-6, "and one step leads away"
