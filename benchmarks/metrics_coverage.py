@@ -21,15 +21,16 @@ import argparse
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.machine import machine, wide_console
-from models.metrics import metric_difference, metric_interval
-from models.metrics.bootstrap import Method
+from models.metrics import bootstrap_draws, get_metric, normal_interval, percentile_interval
+from models.metrics.influence import standard_error
+from models.metrics.trial import check_trial
 
 TRUTH = {
     "ate": (1 / 10, 1 / 10),
@@ -54,22 +55,43 @@ def draw(rows: int, seed: int) -> tuple[NDArray[Any], ...]:
 
 
 def replication(rows: int, seed: int, replicates: int = 200) -> dict[tuple[str, str, str], bool]:
-    """Whether each interval holds the truth, by metric, method and what it is of."""
+    """Whether each interval holds the truth, by metric, method and what it is of.
+
+    One bootstrap for all: the replicates are those of ``metric_interval`` and ``metric_difference``.
+    """
     y, x, other, t, p = draw(rows, seed)
+    trials = [check_trial(y, score, t, propensity=p) for score in (x, other)]
+    metrics = [get_metric(name) for name in TRUTH]
+
+    def values(weight: NDArray[Any]) -> NDArray[Any]:
+        points = [trial.points(weight) for trial in trials]
+        found = np.array([[metric.core(each) for metric in metrics] for each in points])
+        return found.transpose(2, 0, 1)
+
+    one, two = values(np.ones((1, rows)))[0]
+    draws = bootstrap_draws(values, np.ones(rows), replicates=replicates, seed=seed)
     held = {}
-    for metric, truth in TRUTH.items():
-        one, two = (value * (rows if metric == "qini" else 1) for value in truth)
-        for method in METHODS:
-            known: dict[str, Any] = {
-                "propensity": p,
-                "method": cast(Method, method),
-                "replicates": replicates,
-                "seed": seed,
-            }
-            held[metric, method, "score"] = one in metric_interval(metric, y, x, t, **known)
-            if metric != "ate":  # the two scores have the same
-                found = metric_difference(metric, y, x, other, t, **known)
-                held[metric, method, "difference"] = one - two in found
+    for k, metric in enumerate(metrics):
+        scale = rows if metric.name == "qini" else 1
+        first, second = (value * scale for value in TRUTH[metric.name])
+        influence = [metric.influence(trial) for trial in trials if metric.influence]
+        found = {
+            ("bootstrap", "score"): percentile_interval(one[k], draws[:, 0, k]),
+            ("influence", "score"): normal_interval(
+                one[k], standard_error(trials[0], influence[0])
+            ),
+            ("bootstrap", "difference"): percentile_interval(
+                one[k] - two[k], draws[:, 0, k] - draws[:, 1, k]
+            ),
+            ("influence", "difference"): normal_interval(
+                one[k] - two[k], standard_error(trials[0], influence[0] - influence[1])
+            ),
+        }
+        for (method, what), interval in found.items():
+            if what == "score":
+                held[metric.name, method, what] = first in interval
+            elif metric.name != "ate":  # the two scores have the same
+                held[metric.name, method, what] = first - second in interval
     return held
 
 

@@ -22,7 +22,7 @@ from models.metrics.curves import area, gain, spend, to_one
 from models.metrics.intervals import Interval
 from models.metrics.points import Points
 from models.metrics.trial import Trial
-from models.metrics.uplift import aucc_core
+from models.metrics.uplift import Core, aucc_core
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,9 @@ def policy_values(
         Incremental value per unit at each budget, as :meth:`PolicyCurve.value_at` has it [B].
     """
     trial = _greedy_trial(value, cost, reward, arm, propensity, spent, weight)
-    cores = [partial(_value_core, budget=budget) for budget in numbers("budgets", budgets)]
+    cores: list[Core] = [
+        partial(_value_core, budget=budget) for budget in numbers("budgets", budgets)
+    ]
     return trial_intervals(trial, cores, replicates=replicates, confidence=confidence, seed=seed)
 
 
