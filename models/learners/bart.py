@@ -34,7 +34,7 @@ from models.learners.boosting import features, grid_of
 from models.learners.problem import Rows
 from models.space import Config, OneOf, Span, integer, real
 
-CELLS = 4_000_000  # rows times trees that are answered at a time
+CELLS = 100_000  # rows times trees that are answered at a time: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ def flat(saved: dict[str, Any], binary: bool) -> dict[str, Any]:
         binary: Whether the sum is a probit's.
 
     Returns:
-        ``roots`` [draws, trees]; of each node ``feature``, ``threshold``, ``left``, ``right`` (a
-        leaf's are itself) and ``value``; ``depth``, the longest way down; ``mean`` and ``scale`` of
-        the outcome; ``binary``.
+        ``roots`` [draws, trees] and ``depths``, the longest way down from each, a draw's deepest
+        trees first; of each node ``feature``, ``threshold``, ``left``, ``right`` (a leaf's are
+        itself) and ``value``; ``mean`` and ``scale`` of the outcome; ``binary``.
     """
     container = saved["forests"]["forest_0"]
     draws = [container[f"forest_{d}"] for d in range(container["num_samples"])]
@@ -167,14 +167,16 @@ def flat(saved: dict[str, Any], binary: bool) -> dict[str, Any]:
         for name in ("left", "right", "split_index", "threshold", "leaf_value")
     )
     itself, offset, leaf = np.arange(len(left)), np.repeat(roots, counts), left < 0
+    depths = np.array([_depth(tree) for tree in trees]).reshape(len(draws), -1)
+    order = np.argsort(-depths, axis=1, kind="stable")
     return {
-        "roots": roots.reshape(len(draws), -1),
+        "roots": np.take_along_axis(roots.reshape(len(draws), -1), order, axis=1),
+        "depths": np.take_along_axis(depths, order, axis=1),
         "feature": np.where(leaf, 0, feature).astype(np.int64),
         "threshold": threshold.astype(np.float64),
         "left": np.where(leaf, itself, left + offset).astype(np.int64),
         "right": np.where(leaf, itself, right + offset).astype(np.int64),
         "value": np.where(leaf, value, 0.0).astype(np.float64),
-        "depth": max(_depth(tree) for tree in trees),
         "mean": float(saved["outcome_mean"]),
         "scale": float(saved["outcome_scale"]),
         "binary": binary,
@@ -189,19 +191,20 @@ def expected(one: dict[str, Any], x: np.ndarray) -> np.ndarray:
     step = max(CELLS // one["roots"].shape[1], 1)
     for start in range(0, len(x), step):
         part = x[start : start + step]
-        for roots in one["roots"]:
-            total = one["mean"] + one["scale"] * _sum(one, roots, part)
+        for roots, depths in zip(one["roots"], one["depths"]):
+            total = one["mean"] + one["scale"] * _sum(one, roots, depths, part)
             found[start : start + step] += ndtr(total) if one["binary"] else total
     return found / len(one["roots"])
 
 
-def _sum(one: dict[str, Any], roots: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _sum(one: dict[str, Any], roots: np.ndarray, depths: np.ndarray, x: np.ndarray) -> np.ndarray:
     """What the trees of a draw come to, [n]."""
     node = np.repeat(roots[:, None], len(x), axis=1)  # [T, n]
     each = np.arange(len(x))
-    for _ in range(one["depth"]):
-        left = x[each, one["feature"][node]] <= one["threshold"][node]
-        node = np.where(left, one["left"][node], one["right"][node])
+    for level in range(depths[0]):
+        deep = node[: np.count_nonzero(depths > level)]  # most trees are shallow
+        left = x[each, one["feature"][deep]] <= one["threshold"][deep]
+        deep[:] = np.where(left, one["left"][deep], one["right"][deep])
     total = np.zeros(len(x))
     for leaves in node:  # one by one: a sum's order must not depend on how many rows are asked
         total += one["value"][leaves]
