@@ -19,6 +19,7 @@ from serving.policy.inputs import Floats
 COIN: Final = "coin"  # is this unit explored in this epoch?
 ARM: Final = "arm"  # which arm does an explored unit get?
 HOLDOUT: Final = "holdout"  # is this unit never treated? (drawn without an epoch)
+DIRECTED: Final = "directed"  # which arm does a directed draw give?
 BLOCK: Final = "block"  # in which order does a trial deal its arms?
 RATION: Final = "ration"  # who gets a rationed policy?
 
