@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -355,3 +359,12 @@ def test_a_core_that_fits_nowhere_says_so():
     arm, fractions = core.settle(group, np.array([-1.0]))
     assert arm is None
     assert fractions == -np.inf
+
+
+def test_the_example_of_the_docs_works():
+    page = Path(__file__).resolve().parents[3] / "docs" / "allocation.md"
+    (example,) = re.findall(r"^```py\n(.*?)^```", page.read_text(), re.M | re.S)
+    names: dict[str, Any] = {}
+    exec(example.replace("50_000", "5_000").replace("3000.0", "300.0"), names)
+    assert names["plan"].gap < 1e-2
+    assert (names["arm"] == 2).sum() <= 500
