@@ -19,11 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from scipy.optimize import linprog
 
-from campaigns.errors import DataError, choices
+from campaigns.errors import DataError
 from serving.policy.inputs import Floats, Ints
 from serving.policy.lots import BITS, lots
 from serving.policy.portions import Columns
@@ -159,9 +160,10 @@ def _mix(prices: Floats, weights: Floats) -> Mix:
     return Mix(prices[kept], np.rint(share / share[-1] * 2.0**BITS).astype(np.int64))
 
 
-def _contradiction(names: tuple[str, ...], at: Floats) -> None:
-    guilty = [name for name, price in zip(names, at) if price > 1e-6 * at.max()]
+def _contradiction(names: tuple[str, ...], at: Floats) -> NoReturn:
+    guilty = [repr(name) for name, price in zip(names, at) if price > 1e-6 * at.max()]
+    together = " and ".join([", ".join(guilty[:-1]), guilty[-1]]) if guilty[1:] else guilty[0]
     raise DataError(
-        f"No allocation keeps to all limits: {choices(guilty).replace(' or ', ' and ')} can't be "
-        "kept together; loosen one of them, or check who is eligible."
+        f"No allocation keeps to all limits: {together} can't be kept together; loosen one of them, "
+        "or check who is eligible."
     )
