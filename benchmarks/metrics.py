@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.machine import machine, wide_console
-from models.metrics import evaluate, in_convention, uplift_table
+from models.metrics import evaluate, in_convention, metric_intervals
 
 NAMES = ("qini_perfect", "auuc_perfect", "lift@30")
 SEED = 0
@@ -87,14 +87,8 @@ def ours_as_causalml(data: Data) -> list[float]:
 
 def bootstrap(data: Data, replicates: int) -> list[float]:
     """Intervals of the three metrics."""
-    y, score, treatment = data
-    outcomes = np.zeros((len(y), 2, 1))
-    outcomes[:, 1, 0] = score
-    table = uplift_table(
-        outcomes, y[:, None], treatment, arm_names=["no", "yes"], outcome_names=["y"],
-        metrics=NAMES, replicates=replicates, seed=SEED,
-    )  # fmt: skip
-    return [bound for row in table for bound in (row.interval.low, row.interval.high)]
+    found = metric_intervals(NAMES, *data, replicates=replicates, seed=SEED)
+    return [bound for interval in found.values() for bound in (interval.low, interval.high)]
 
 
 def sklift_replicate(data: Data) -> list[float]:

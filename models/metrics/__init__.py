@@ -4,7 +4,7 @@ Small stateless functions of arrays, ``f(y_true, score, treatment, *, propensity
 metric is the same for every order of the rows (ties are merged), and bad input is a ``DataError``.
 """
 
-from models.metrics.bootstrap import metric_difference, metric_interval
+from models.metrics.bootstrap import metric_difference, metric_interval, metric_intervals
 from models.metrics.conventions import CONVENTIONS, in_convention
 from models.metrics.curves import Curve, cost_curve, qini_curve, uplift_curve
 from models.metrics.effects import ate_error, ate_pearson, footrule, pehe, tau_mae
@@ -74,6 +74,7 @@ __all__ = [
     "mcmv_aucc",
     "metric_difference",
     "metric_interval",
+    "metric_intervals",
     "normal_interval",
     "pehe",
     "percentile_interval",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -58,6 +58,32 @@ def metric_interval(
     return trial_intervals(trial, [core], replicates=replicates, confidence=confidence, seed=seed)[
         0
     ]
+
+
+def metric_intervals(
+    metrics: Sequence[str],
+    y_true: ArrayLike,
+    score: ArrayLike,
+    treatment: ArrayLike,
+    *,
+    propensity: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    cost: ArrayLike | None = None,
+    replicates: int = 200,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Several metrics of one score with bootstrap intervals: one sort, and the same replicates.
+
+    The intervals are those of :func:`metric_interval`; arguments as there.
+    """
+    wanted = [get_metric(name) for name in metrics]
+    trial = check_trial(y_true, score, treatment, propensity=propensity, weight=weight, cost=cost)
+    found = trial_intervals(
+        trial, [metric.core for metric in wanted],
+        replicates=replicates, confidence=confidence, seed=seed,
+    )  # fmt: skip
+    return {metric.name: interval for metric, interval in zip(wanted, found)}
 
 
 def metric_difference(

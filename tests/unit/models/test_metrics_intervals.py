@@ -12,6 +12,7 @@ from models.metrics import (
     evaluate,
     metric_difference,
     metric_interval,
+    metric_intervals,
     normal_interval,
     uplift_table,
 )
@@ -55,6 +56,13 @@ def test_every_metric_has_an_interval_and_a_seed_fixes_it(metric: str) -> None:
     assert first == again != other
     assert first.low < first.estimate < first.high
     assert first.estimate == evaluate([metric], y, x, t)[metric]
+
+
+def test_several_at_once_are_the_same_intervals() -> None:
+    y, x, t = draw(300, 4)
+    names = ["auuc", "lift@30", "autoc"]
+    together = metric_intervals(names, y, x, t, replicates=50, seed=2)
+    assert together == {n: metric_interval(n, y, x, t, replicates=50, seed=2) for n in names}
 
 
 def test_interval_narrows_with_the_rows_and_widens_with_confidence() -> None:
