@@ -92,17 +92,25 @@ def decide_batch(
         ledger = writer.ledger(period_key(campaign.budget.per, now))
         left = budget_for(campaign, ledger, len(listed)) - ledger.spend
         limit = max(left if budget is None else min(left, budget), 0.0)
-        drawn, allocation, epsilon, reason = _draw(assessed, campaign, ledger, limit, now)
+        drawn, allocation, epsilon, reason = draw_batch(assessed, campaign, ledger, limit, now)
         policy = Policy(campaign, model_version, model.price)
         made = records(assessed, drawn, policy, now, allocation.price, epsilon, reason)
         writer.add(made, request_id)
     return _run(made, allocation.price, allocation.gap)
 
 
-def _draw(
+def draw_batch(
     assessed: Assessed, campaign: Campaign, ledger: Ledger, limit: float, now: datetime
 ) -> tuple[Draw, Allocation, float, str]:
-    """The arms, the allocation behind them, and how much was explored and why."""
+    """The arms, the allocation behind them, and how much was explored and why; nothing is recorded.
+
+    Args:
+        assessed: N units.
+        campaign: Gives the rules of exploration and the budget.
+        ledger: What the period has seen so far.
+        limit: Most that the arms may cost, >= 0.
+        now: The moment of the decisions, UTC.
+    """
     rules, cost, allowed = campaign.exploration, assessed.cost, assessed.eligible
     ids, epoch = [unit.unit_id for unit in assessed.units], epoch_key(campaign, now)
 

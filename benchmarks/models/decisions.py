@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -31,12 +32,13 @@ from benchmarks.machine import machine, wide_console
 from benchmarks.models.peers import PEERS
 from benchmarks.models.worlds import WORLDS, Case, case
 from campaigns.objective import value_and_cost
+from campaigns.spec import Campaign
 from models.catalog import build, build_learner, entry
 from models.dataset import prepare
-from models.inference import predict
 from models.plan import train_config
 from models.selection import Validation
 from models.training import InMemoryBatches, fit, sized
+from models.uplift_model import UpliftModel
 from serving.policy.allocation import allocate
 
 BUDGETS = (0.1, 0.2, 0.5)
@@ -86,27 +88,42 @@ def main() -> None:
 def trained(
     made: Case, name: str, config: dict[str, Any], training: dict[str, Any], seed: int
 ) -> Fitted:
-    """A model of the catalogue, trained in this process as the pipeline's workers train it."""
-    prepared = prepare(made.frame, made.campaign, seed=seed)
-    recipe = prepared.recipe
+    """A model of the catalogue, trained on a world's log; what it says of the value's effects."""
+    model = fit_model(made.frame, made.campaign, name, config, training, seed=seed)
+    return lambda units: value_and_cost(model.predict(units), made.campaign)[0]
+
+
+def fit_model(
+    frame: pd.DataFrame,
+    campaign: Campaign,
+    name: str,
+    config: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    *,
+    seed: int,
+) -> UpliftModel:
+    """A model of the catalogue, trained in this process as the pipeline's workers train it.
+
+    Args:
+        frame: A decision frame.
+        campaign: Its campaign.
+        name: The net or learner.
+        config, training: Settings that differ from the defaults.
+        seed: Of weights, batches and samples.
+    """
+    prepared = prepare(frame, campaign, seed=seed)
+    recipe, config = prepared.recipe, config or {}
     model: Any
     if entry(name).learner:
         model = build_learner(name, recipe.shape, config)
         model.fit(prepared.train, validation=prepared.validation, seed=seed)
     else:
-        settings = sized(train_config(training, seed=seed, device="cpu"), len(prepared.train))
+        settings = sized(train_config(training or {}, seed=seed, device="cpu"), len(prepared.train))
         model = build(name, recipe.shape, config, seed=seed)
         model.start_from(recipe.scaler.start)
         batches = InMemoryBatches(prepared.train, settings.batch_size, seed)
         fit(model, batches, Validation.of(prepared), settings)
-
-    def answer(units: Any) -> np.ndarray:
-        columns = {column: units[column].to_numpy() for column in made.campaign.features.names}
-        outcomes = predict(model, *recipe.encoder.encode(columns))
-        outcomes = recipe.scaler.restore(outcomes.astype(np.float64))
-        return value_and_cost(outcomes, made.campaign)[0]
-
-    return answer
+    return UpliftModel(name, config, recipe.shape, recipe.encoder, recipe.scaler, model, campaign)
 
 
 def score(believed: np.ndarray, made: Case) -> dict[str, float]:
