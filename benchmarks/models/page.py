@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.models import conversion, factors, ihdp
+from benchmarks.models import conversion, doses, factors, ihdp
 from benchmarks.models.tables import interval, markdown
 
 Records = Sequence[Mapping[str, Any]]
@@ -113,6 +113,16 @@ def of_factors(report: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def of_doses(report: Mapping[str, Any]) -> list[str]:
+    """A table for each number of rows."""
+    results, found = report["results"], []
+    for rows in dict.fromkeys(result["rows"] for result in results):
+        here = [result for result in results if result["rows"] == rows]
+        seeds = len({result["seed"] for result in here})
+        found += [f"World `discount`, {rows:,} rows, seeds: {seeds}", means(here, doses.MEASURES)]
+    return found
+
+
 def of_ranking(report: Mapping[str, Any]) -> list[str]:
     """A table a data set."""
     rows = f"{report['rows']:,} rows"
@@ -197,6 +207,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "ihdp": of_ihdp,
     "simultaneous": of_simultaneous,
     "factors": of_factors,
+    "doses": of_doses,
     "ranking": of_ranking,
     "conversion": of_conversion,
     "speed": of_speed,

@@ -15,7 +15,7 @@ direction, for this unit and outcome: ``monotone`` learns it, ``increasing`` (so
 ``decreasing`` know it. Under ``loss="bce"`` curves add up as logits; the sigmoid keeps the order. The
 last term has the levels l of factors without an order. Factors' effects are additive, as M3E2's.
 
-Rows are learned from at the dose that was given, not that of the nearest arm. Weights don't depend on
+Training starts from the averages and no effect. Rows are learned from at the dose that was given, not that of the nearest arm. Weights don't depend on
 the grid: the same net answers any other.
 """
 
@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from models.catalog import Entry, Supports
@@ -36,6 +36,7 @@ from models.representation import Representation
 from models.space import OneOf, Span, choice, integer, real
 from models.splines import i_splines
 
+STRETCH = 3.0  # of effects as they are read: so that a short training reaches large ones
 RESPONSES = ("monotone", "increasing", "decreasing", "free")
 
 
@@ -58,6 +59,7 @@ class DoseResponse(ExplicitNet):
     """A natural response, and effects that are curves over doses."""
 
     trunk = ("representation",)
+    zeroed = ("read_natural.weight", "read_effect.weight", "read_effect.bias")
     ordered: Tensor
     others: Tensor
 
@@ -75,19 +77,28 @@ class DoseResponse(ExplicitNet):
         self.representation = Representation(
             shape, config.embedding, config.width, config.layers, config.dropout
         )
-        hidden, outcomes = [config.hidden] * config.head_layers, shape.outcome_count
-        self.natural = MLP(config.width, hidden, outcomes, config.dropout)
-        self.effect = MLP(config.width, hidden, outcomes * sum(self.sizes), config.dropout)
+        hidden = [config.hidden] * config.head_layers
+        width, outcomes = [config.width, *hidden][-1], shape.outcome_count
+        self.natural, self.effect = (
+            nn.Sequential(MLP(config.width, hidden[:-1], width, config.dropout), nn.ReLU())
+            if hidden
+            else nn.Identity()
+            for _ in range(2)
+        )
+        self.read_natural = nn.Linear(width, outcomes)
+        self.read_effect = nn.Linear(width, outcomes * sum(self.sizes))
 
     def tiers(self, x_num: Tensor, x_cat: Tensor) -> tuple[Tensor, Tensor]:
         phi = self.representation(x_num, x_cat)
         arms = self.columns(self.treatments.incidence[1:])
-        return self.natural(phi), torch.einsum("bkm,am->bak", self.coefficients(phi), arms)
+        natural = self.read_natural(self.natural(phi))
+        return natural, torch.einsum("bkm,am->bak", self.coefficients(phi), arms)
 
     def factual(self, batch: Batch) -> Tensor:
         phi = self.representation(batch.x_num, batch.x_cat)
         rows = self.columns(self.treatments.given(batch))
-        return self.natural(phi) + torch.einsum("bkm,bm->bk", self.coefficients(phi), rows)
+        natural = self.read_natural(self.natural(phi))
+        return natural + torch.einsum("bkm,bm->bk", self.coefficients(phi), rows)
 
     def columns(self, treatments: Tensor) -> Tensor:
         """I_j of each dose, then the levels that are given, [..., M], of :class:`Treatments`."""
@@ -96,18 +107,21 @@ class DoseResponse(ExplicitNet):
 
     def coefficients(self, phi: Tensor) -> Tensor:
         """What each column adds to the links, [B, K, M], for representations [B, d]."""
-        answers = self.effect(phi).float().unflatten(1, (self.shape.outcome_count, -1))
+        answers = self.read_effect(self.effect(phi)).float()
+        answers = answers.unflatten(1, (self.shape.outcome_count, -1))
         curves, levels, reach = answers.split(self.sizes, dim=-1)
-        if self.response != "free":
+        if self.response == "free":
+            curves = STRETCH * curves
+        else:
             shares = curves.unflatten(-1, (len(self.ordered), -1)).softmax(-1)
-            curves = (self._reach(reach)[..., None] * shares).flatten(-2)
+            curves = (self._reach(STRETCH * reach)[..., None] * shares).flatten(-2)
         return torch.cat([curves, levels], dim=-1)
 
     def _reach(self, reach: Tensor) -> Tensor:
         """r, the effect of the largest dose."""
         if self.response == "monotone":
             return reach
-        size = functional.softplus(reach, beta=4.0)  # starts near 0, and with half a slope
+        size = functional.softplus(reach, beta=4.0)  # starts near 0, at half the slope
         return size if self.response == "increasing" else -size
 
 

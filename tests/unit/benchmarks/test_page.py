@@ -56,6 +56,14 @@ REPORTS = {
             }
         ],
     },
+    "doses": {
+        "results": [
+            {
+                **{"rows": 3000, "seed": 0, "model": "dose_response", "purchase": 0.5},
+                **{"revenue": 0.5, "reversed": 0.0, "value": 0.9, "seconds": 1.0},
+            }
+        ],
+    },
     "factors": {
         "rows": 1000,
         "results": [{"factors": m, "seed": 0, "model": "xtnet", **ORDER} for m in (2, 3)],
@@ -92,6 +100,7 @@ LINES = {
     "selection": "| loss | 0.900 | 0.010 | 0.500 | 2.000 | 0.500 |",
     "ihdp": "| CFR (published) | 0.71 |  |  |  |  |",
     "simultaneous": "| M3E2 | 0.250 ± 0.000 | 1.5 |",
+    "doses": "| dose_response | 0.500 | 0.500 | 0.000 | 0.900 | 1.0 |",
     "factors": "| xtnet | 0.100 | 0.900 | 0.600 | 0.800 | 1.0 |",
     "ranking": "| r | 0.600 |",
     "conversion": "| apem | 5.0 (12) |",
