@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -131,6 +133,27 @@ def test_effects_add_up_over_the_levels_of_an_arm():
     uplift = links[:, 1:] - links[:, :1]
     torch.testing.assert_close(uplift[:, 2], uplift[:, 0] + uplift[:, 1])
     torch.testing.assert_close(effects, uplift[:, :2].mean(0))
+
+
+def test_a_dose_is_one_treatment_with_a_linear_effect_and_a_normal_head():
+    levels = ((0, 0), (1, 0), (2, 0), (2, 1))
+    shape = Shape(3, (4,), levels, SHAPE.outcomes, doses=((0.0, 0.3, 1.0), ()))
+    net = build("m3e2", shape, SMALL, seed=1)
+    torch.nn.init.normal_(net.core.tau)
+    assert net.core.continuous.tolist() == [True, False]
+    batch = replace(make_batch(4), dose=torch.tensor([[0.1, -1], [-1, -1], [0.9, -1], [-1, -1]]))
+    h, _ = net.core.represent(*net.split(batch.x_num, batch.x_cat))
+    with torch.no_grad():
+        links = net.links(batch.x_num, batch.x_cat)
+        guess = net.core.propensity(h)
+        told = net(batch)["propensity"]
+    uplift = links[:, 1:] - links[:, :1]
+    torch.testing.assert_close(uplift[:, 0], 0.3 * uplift[:, 1])
+    given = torch.tensor([[0.1, 0], [0.3, 0], [0.9, 0], [1, 1]])  # exact where it was told
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    second = entropy(guess[:, 1], given[:, 1], reduction="none")
+    expected = (batch.weight * ((guess[:, 0] - given[:, 0]) ** 2 + second)).mean()
+    torch.testing.assert_close(told, expected)
 
 
 def test_without_heterogeneity_the_effects_are_tau_for_every_unit():
