@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,53 @@ def print_verdict(verdict: dict[str, Any], console: Console) -> None:
         "drift": drift_line(drift),
     }
     print_lines(lines, console)
+
+
+def print_judgement(found: dict[str, Any], console: Console) -> None:
+    """Metrics, policies and estimators of a model or of scores, as ``updraft evaluate`` found them."""
+    table = Table(title=f"{found['campaign']}: {found['judged']}")
+    for name in ("arm", "outcome", "metric"):
+        table.add_column(name)
+    for name in ("estimate", "interval"):
+        table.add_column(name, justify="right")
+    table.add_column("note")
+    for row in found["metrics"]:
+        told = [row["arm"], row["outcome"], row["metric"], *_interval(row["interval"])]
+        table.add_row(*told, row["note"])
+    console.print(table)
+    table = Table(title=f"within {found['budget_per_unit']:.3f} per unit")
+    table.add_column("policy")
+    for name in ("value", "interval", "gain", "interval", "cost"):
+        table.add_column(name, justify="right")
+    for policy in found["policies"]:
+        gain = _interval(policy["gain"]) if policy["gain"] else ["", ""]
+        cost = f"{policy['cost']:.4f}"
+        label = LABELS.get(policy["name"], policy["name"])
+        table.add_row(label, *_interval(policy["value"]), *gain, cost)
+    console.print(table)
+    table = Table(title=f"value of the {found['policies'][-1]['name']}, by estimator")
+    table.add_column("estimator")
+    for name in ("value", "interval"):
+        table.add_column(name, justify="right")
+    table.add_column("to be read with care")
+    for each in found["estimators"]:
+        table.add_row(each["name"], *_interval(each["value"]), each["warning"] or "")
+    console.print(table)
+    warnings = [p for p in found["policies"] if p["warning"]]
+    for policy in warnings:
+        label = LABELS.get(policy["name"], policy["name"])
+        console.print(f"{label}: {policy['warning']}", soft_wrap=True)
+    for note in found["notes"]:
+        console.print(note, soft_wrap=True)
+
+
+def _interval(found: dict[str, float]) -> list[str]:
+    """Estimate, and interval; a dash where one isn't defined."""
+    if not math.isfinite(found["estimate"]):
+        return ["-", "-"]
+    if not math.isfinite(found["low"]):
+        return [f"{found['estimate']:.4f}", "-"]
+    return [f"{found['estimate']:.4f}", f"{found['low']:.4f} to {found['high']:.4f}"]
 
 
 def drift_line(drift: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from campaigns.errors import DataError
 from campaigns.objective import arm_costs, budget_per_unit, realised, value_and_cost
 from campaigns.spec import Campaign
 from models.metrics import Interval, PolicyValue, cross_fit_outcome_model, policy_value
+from models.metrics.ope_estimators import ESTIMATORS, Estimator
 from models.split import TEST, folds
 from serving.policy.allocation import allocate
 from serving.policy.ration import ration
@@ -69,14 +70,36 @@ class PolicyScore:
         """Share of units that get each arm, [A]."""
         return np.asarray(self.policy.mean(axis=0))
 
+    def warned(self, sentence: str) -> PolicyScore:
+        """The same, with one more thing to read it with care for."""
+        return replace(self, warning=" ".join(filter(None, [self.warning, sentence])))
 
-def held_out(frame: pd.DataFrame, campaign: Campaign, *, seed: int = 0) -> HeldOut:
+
+@dataclass(frozen=True)
+class Estimate:
+    """A policy's value by one estimator: per unit, with its interval, and what speaks against it."""
+
+    name: Estimator
+    value: Interval
+    effective_rows: float
+    warning: str | None
+
+
+def held_out(
+    frame: pd.DataFrame, campaign: Campaign, *, seed: int = 0, everybody: bool = False
+) -> HeldOut:
     """The rows that policies are judged on.
+
+    Args:
+        frame: A decision frame.
+        campaign: With features spelled out.
+        seed: Of the cross-fitted outcome model.
+        everybody: Take the explored rows of all units, where what is judged is no model of ours.
 
     Raises:
         DataError: There are too few to judge anything.
     """
-    test = folds(frame["unit_id"], campaign.name) == TEST
+    test = everybody | (folds(frame["unit_id"], campaign.name) == TEST)
     trial = frame["explored"].to_numpy() & ~frame["holdout"].to_numpy()
     outcomes = frame[list(campaign.outcomes)].to_numpy(dtype=np.float64)
     worth, paid = realised(outcomes, frame["arm"].to_numpy(), campaign)
@@ -84,8 +107,9 @@ def held_out(frame: pd.DataFrame, campaign: Campaign, *, seed: int = 0) -> HeldO
     used = test & trial & np.isfinite(reward)
     rows = frame[used].reset_index(drop=True)
     if len(rows) < LEAST_ROWS:
+        kind = "explored" if everybody else "held-out explored"
         raise DataError(
-            f"{campaign.name}: {len(rows)} held-out explored rows with complete outcomes; "
+            f"{campaign.name}: {len(rows)} {kind} rows with complete outcomes; "
             f"an evaluation needs at least {LEAST_ROWS}: log more randomized decisions"
         )
     arms = len(campaign.arm_table)
@@ -127,6 +151,34 @@ def model_policy(name: str, predicted: np.ndarray, log: HeldOut, campaign: Campa
     chosen = allocate(value, cost, log.budget, min_return=campaign.budget.min_return)
     policy = np.eye(len(campaign.arm_table))[chosen.arm]
     return _score(name, policy, log, campaign, price=chosen.price, cost=cost)
+
+
+def score_policy(name: str, scores: np.ndarray, log: HeldOut, campaign: Campaign) -> PolicyScore:
+    """The policy that allocates by scores [N, A] within the budget.
+
+    A score is a gain on a scale of its own, so ``min_return`` isn't asked of it: an arm may be given
+    where its score is above 0, dear ones later.
+    """
+    chosen = allocate(scores, log.costs, log.budget)
+    policy = np.eye(len(campaign.arm_table))[chosen.arm]
+    return _score(name, policy, log, campaign, price=chosen.price)
+
+
+def by_every_estimator(score: PolicyScore, log: HeldOut, campaign: Campaign) -> list[Estimate]:
+    """A policy's value by each estimator of :mod:`models.metrics.ope_estimators`."""
+    found = []
+    for name in ESTIMATORS:
+        each = policy_value(
+            score.policy,
+            log.reward,
+            log.rows["arm"],
+            log.rows["explored_propensity"],
+            q_hat=log.q_hat,
+            estimator=name,
+            confidence=campaign.gate.confidence,
+        )
+        found.append(Estimate(name, each.interval, each.effective_rows, each.warning))
+    return found
 
 
 def online_price(predicted: np.ndarray, log: HeldOut, campaign: Campaign) -> float:

@@ -1,4 +1,4 @@
-"""The page of a run: a contest, and everything that it rests on."""
+"""The page of a run: a contest, and everything that it rests on; and that of a judgement alone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ from models.checks.covariates import CovariateCheck
 from models.checks.drift import DriftVerdict
 from models.checks.srm import SampleRatio
 from models.gate import paired_gain
-from models.report import CampaignFacts, PolicyRow, RunReport, parts_densities, render
+from models.report import (
+    CampaignFacts,
+    EstimatorRow,
+    PolicyRow,
+    RunReport,
+    parts_densities,
+    render,
+)
 from models.report.data import read_as
 from models.uplift_evaluation import UpliftEvaluation
 from serving.contest import Contest
 from serving.evaluation import NOBODY, PolicyScore
+from serving.judgement import Judgement
 
 DRIFT_PAGE = "drift.html"  # beside the report, in the run's folder and in the registry
 
@@ -68,3 +76,42 @@ def _row(score: PolicyScore, nobody: PolicyScore, contest: Contest) -> PolicyRow
         truth=contest.truth.get(score.name),
         warning=score.warning,
     )
+
+
+def write_judgement(judgement: Judgement, path: Path) -> None:
+    """Write what was found of a model or of scores.
+
+    Args:
+        judgement: What was found.
+        path: Of the HTML file.
+    """
+    rows = judgement.log.rows
+    first, last = rows["decided_at"].min(), rows["decided_at"].max()
+    facts = {
+        "judged": judgement.judged,
+        "rows": f"{judgement.evaluation.rows:,}",
+        "their period": f"{first:%Y-%m-%d} to {last:%Y-%m-%d}",
+    }
+    report = RunReport(
+        campaign=CampaignFacts.of(judgement.campaign),
+        run=facts,
+        policies=[
+            PolicyRow(
+                name=score.name,
+                value=score.value,
+                cost=score.cost,
+                mix=score.mix.tolist(),
+                gain=judgement.gain(score),
+                warning=score.warning,
+            )
+            for score in judgement.policies
+        ],
+        estimators=[
+            EstimatorRow(each.name, each.value, each.warning) for each in judgement.estimates
+        ],
+        budget_per_unit=judgement.log.budget_per_unit,
+        evaluation=judgement.evaluation,
+        notes=judgement.notes,
+        held_out=judgement.evaluation.held_out,
+    )
+    render(report, path)

@@ -90,6 +90,15 @@ class PolicyRow:
 
 
 @dataclass(frozen=True)
+class EstimatorRow:
+    """The last policy's value by one off-policy estimator, with what speaks against it."""
+
+    name: str
+    value: Interval
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
 class Density:
     """A distribution over the units: density ``y`` at ``x``."""
 
@@ -118,6 +127,7 @@ class RunReport:
         campaign: What it is about.
         run: Facts of the run by label, such as rows, period, net, versions; in their order.
         policies: The policies that were compared; the last ones stand out.
+        estimators: The last one's value by every estimator.
         budget_per_unit: What the budget pays for one unit.
         verdict: The gate's.
         evaluation: Uplift metrics, curves and deciles of the challenger.
@@ -127,11 +137,13 @@ class RunReport:
         drift: The drift verdict.
         drift_link: Where Evidently's report lies, relative to the page.
         notes: Sentences to read first.
+        held_out: The rows' units are those that no model of ours was trained on.
     """
 
     campaign: CampaignFacts
     run: dict[str, str] = field(default_factory=dict)
     policies: list[PolicyRow] = field(default_factory=list)
+    estimators: list[EstimatorRow] = field(default_factory=list)
     budget_per_unit: float | None = None
     verdict: Verdict | None = None
     evaluation: UpliftEvaluation | None = None
@@ -141,6 +153,7 @@ class RunReport:
     drift: DriftVerdict | None = None
     drift_link: str | None = None
     notes: list[str] = field(default_factory=list)
+    held_out: bool = True
 
     def to_json(self) -> str:
         """The whole as JSON (undefined numbers as NaN, which Python's JSON reads)."""

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from models.metrics.intervals import Interval
+from models.policy_points import PolicyPoints
 from models.report.data import PartsDensity
 from models.uplift_deciles import Deciles
 from models.uplift_evaluation import Band
@@ -75,6 +76,20 @@ def curve(band: Band) -> str:
         axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
         if band.kind == "cost":
             axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+    return chart.svg
+
+
+def policy_curve(points: PolicyPoints, budget: float | None) -> str:
+    """What a greedy spend buys, with its band; a budget within it as a line."""
+    with _figure("Value by cost of the greedy policy", WIDE, 0.15) as chart:
+        axes = chart.axes
+        ends = [0, points.cost[-1]], [0, points.value[-1]]
+        axes.plot(*ends, color=MUTED, lw=1, ls="--")
+        axes.fill_between(points.cost, points.low, points.high, color=BLUE, alpha=0.18, lw=0)
+        axes.plot(points.cost, points.value, color=BLUE, lw=1.8)
+        if budget is not None and budget <= points.cost[-1]:
+            axes.axvline(budget, color=ORANGE, lw=1.2)
+        axes.set(title="Extra value per unit", xlabel="cost per unit", xlim=(0, points.cost[-1]))
     return chart.svg
 
 

@@ -64,6 +64,7 @@ def render(report: RunReport, path: Path) -> None:
         policies=report.policies,
         forest=_forest(report.policies),
         mixes=_mixes(report),
+        policy_curve=_policy_curve(report),
         metrics=_metrics(report),
         contrasts=_contrasts(report),
         more_contrasts=_contrast_count(report) - MOST_CONTRASTS,
@@ -133,6 +134,11 @@ def _forest(policies: list[PolicyRow]) -> str:
     truths = [None if row.truth is None or base is None else row.truth - base for row, _ in rows]
     names = [row.name for row, _ in rows]
     return figures.forest(names, [each for _, each in rows], truths, label)
+
+
+def _policy_curve(report: RunReport) -> str:
+    points = report.evaluation.policy if report.evaluation else None
+    return figures.policy_curve(points, report.budget_per_unit) if points else ""
 
 
 def _mixes(report: RunReport) -> dict[str, list[tuple[str, float, str]]]:

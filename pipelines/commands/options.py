@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from campaigns.errors import DataError
 from campaigns.loading import load_campaign
 from campaigns.settings import Settings
 from campaigns.sources import located
 from campaigns.spec import Campaign
+
+if TYPE_CHECKING:
+    from models.uplift_model import UpliftModel
 
 File = Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="A campaign file (YAML).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
@@ -22,6 +26,33 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Training workers (UPDR
 Port = Annotated[
     int | None, typer.Option(min=1, max=65535, help="Port to listen on; default: a free one.")
 ]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="A saved model's folder, or a version or alias; default: the champion."
+    ),
+]
+
+
+def open_model(campaign: Campaign, name: str | None, settings: Settings) -> tuple[UpliftModel, str]:
+    """A model by its folder, or by its version or alias in the registry, and what to call it.
+
+    Raises:
+        DataError: The folder holds no model.
+        CampaignError: The registry has no such version; lists those there are.
+    """
+    from models.uplift_model import UpliftModel
+
+    if name is not None and (Path(name).is_dir() or "/" in name):
+        if not Path(name).is_dir():
+            raise DataError(f"{name}: is no folder of a saved model; give one, or a version")
+        model = UpliftModel.load(Path(name))
+        return model, f"{model.name} in {name}"
+    from models.registry import CHAMPION, Registry
+
+    wanted = name or CHAMPION
+    model = Registry(settings).load(campaign.name, wanted)
+    return model, f"{model.name}, version {model.meta['version']}"
 
 
 def console(*, quiet: bool = False) -> Console:
