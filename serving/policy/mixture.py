@@ -35,7 +35,7 @@ from serving.policy.inputs import (
 )
 
 ROUNDING = 1e-9  # of probabilities that sum to 1
-HALVINGS = 60  # of an interval of rates: past float64's precision
+HALVINGS = 40  # of an interval of rates: a part in 10^12
 
 
 @dataclass(frozen=True, eq=False)
