@@ -67,26 +67,28 @@ def print_judgement(found: dict[str, Any], console: Console) -> None:
     for name in ("arm", "outcome", "metric"):
         table.add_column(name)
     for name in ("estimate", "interval"):
-        table.add_column(name, justify="right")
-    table.add_column("note")
+        table.add_column(name, justify="right", no_wrap=True)
+    noted = any(row["note"] for row in found["metrics"])
+    if noted:
+        table.add_column("note")
     for row in found["metrics"]:
         told = [row["arm"], row["outcome"], row["metric"], *_interval(row["interval"])]
-        table.add_row(*told, row["note"])
+        table.add_row(*told, *([row["note"]] if noted else []))
     console.print(table)
     table = Table(title=f"within {found['budget_per_unit']:.3f} per unit")
     table.add_column("policy")
-    for name in ("value", "interval", "gain", "interval", "cost"):
-        table.add_column(name, justify="right")
+    for name in ("value", "gain", "interval", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
     for policy in found["policies"]:
         gain = _interval(policy["gain"]) if policy["gain"] else ["", ""]
-        cost = f"{policy['cost']:.4f}"
-        label = LABELS.get(policy["name"], policy["name"])
-        table.add_row(label, *_interval(policy["value"]), *gain, cost)
+        value, cost = (f"{each:.4f}" for each in (policy["value"]["estimate"], policy["cost"]))
+        table.add_row(LABELS.get(policy["name"], policy["name"]), value, *gain, cost)
+    table.caption = "gain over treating nobody; * by lot, to as many as the budget pays for"
     console.print(table)
     table = Table(title=f"value of the {found['policies'][-1]['name']}, by estimator")
     table.add_column("estimator")
     for name in ("value", "interval"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("to be read with care")
     for each in found["estimators"]:
         table.add_row(each["name"], *_interval(each["value"]), each["warning"] or "")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from campaigns.errors import DataError, choices
+from campaigns.frame import unit_ids
 from campaigns.spec import Campaign
 from serving.decider import (
     Assessed,
@@ -37,6 +38,8 @@ class BatchRun:
         price: lambda of the allocation: value asked of one unit of cost.
         gap: How far from the best allocation it can be at most, 0..1.
         spend: Expected cost of the decisions, within the budget.
+        value: Expected value of each over control, [N]; nan where the request was made before.
+        budget: What they might have cost at most; nan likewise.
         repeated: The request was made before: these are the decisions of then.
     """
 
@@ -44,12 +47,15 @@ class BatchRun:
     price: float
     gap: float
     spend: float
+    value: np.ndarray
+    budget: float
     repeated: bool = False
 
     def frame(self) -> pd.DataFrame:
-        """One row a unit: decision_id, unit_id, arm, arm_name, propensity, explored, holdout, cost."""
+        """One row a unit: decision_id, unit_id, arm, arm_name, propensity, explored, holdout, cost, value."""
         names = "decision_id unit_id arm arm_name propensity explored holdout cost".split()
-        return pd.DataFrame({name: [getattr(d, name) for d in self.decisions] for name in names})
+        table = {name: [getattr(d, name) for d in self.decisions] for name in names}
+        return pd.DataFrame(table).assign(value=self.value)
 
 
 def decide_batch(
@@ -88,7 +94,8 @@ def decide_batch(
     with store.transaction(campaign.name) as writer:
         before = writer.find(request_id, "") if request_id is not None else None
         if before is not None:
-            return _run(before, 0.0, 0.0, repeated=True)
+            unknown = np.full(len(before), np.nan)
+            return _run(before, 0.0, 0.0, unknown, np.nan, repeated=True)
         ledger = writer.ledger(period_key(campaign.budget.per, now))
         left = budget_for(campaign, ledger, len(listed)) - ledger.spend
         limit = max(left if budget is None else min(left, budget), 0.0)
@@ -96,7 +103,8 @@ def decide_batch(
         policy = Policy(campaign, model_version, model.price)
         made = records(assessed, drawn, policy, now, allocation.price, epsilon, reason)
         writer.add(made, request_id)
-    return _run(made, allocation.price, allocation.gap)
+    value = assessed.value[np.arange(len(made)), drawn.arm]
+    return _run(made, allocation.price, allocation.gap, value, limit)
 
 
 def draw_batch(
@@ -145,30 +153,66 @@ def draw_batch(
     return draw(allocation.arm, epsilon), allocation, epsilon, reason
 
 
-def _units(table: pd.DataFrame, campaign: Campaign) -> list[Unit]:
-    missing = [name for name in ("unit_id", *campaign.features.names) if name not in table.columns]
+def read_units(table: pd.DataFrame, campaign: Campaign) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Ids [N] and features of a unit table: numbers with NaN, words with None, [N] each.
+
+    Args:
+        table: ``unit_id``, or the column that the campaign calls its unit, each once, and the features.
+        campaign: Gives the features.
+
+    Raises:
+        DataError: A column is missing or holds no numbers where it should, a unit comes twice or has no
+            id.
+    """
+    key = "unit_id" if "unit_id" in table.columns else campaign.unit
+    missing = [name for name in (key, *campaign.features.names) if name not in table.columns]
     if missing:
         raise DataError(
             f"unit table: {choices(missing)} missing; it has {choices(map(str, table.columns))}"
         )
-    ids = table["unit_id"].astype(str)
+    if table[key].isna().any():
+        raise DataError(f"unit table: {int(table[key].isna().sum())} rows have no {key}")
+    ids = pd.Series(unit_ids(table[key]))
     if ids.duplicated().any():
         raise DataError(
             f"unit table: unit {ids[ids.duplicated()].iloc[0]!r} comes twice; "
             "a batch decides on each once"
         )
-    columns = {name: table[name].to_numpy(dtype=np.float64) for name in campaign.features.numeric}
-    seen = {name: [_or_none(value) for value in column] for name, column in columns.items()}
+    columns: dict[str, np.ndarray] = {}
+    for name in campaign.features.numeric:
+        try:
+            numbers = table[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"unit table: column {name!r} holds no numbers ({error})") from error
+        columns[name] = np.where(np.isfinite(numbers), numbers, np.nan)
     for name in campaign.features.categorical:
         column = table[name].astype(object)
-        seen[name] = [None if gone else str(v) for v, gone in zip(column, column.isna())]  # type: ignore[misc]
-    names = list(seen)
-    return [Unit(unit, dict(zip(names, row))) for unit, row in zip(ids, zip(*seen.values()))]
+        columns[name] = np.empty(len(table), dtype=object)
+        columns[name][:] = [None if gone else str(v) for v, gone in zip(column, column.isna())]
+    return ids.to_numpy(), columns
+
+
+def _units(table: pd.DataFrame, campaign: Campaign) -> list[Unit]:
+    ids, columns = read_units(table, campaign)
+    seen = [
+        [_or_none(v) for v in columns[name]] if name in campaign.features.numeric else columns[name]
+        for name in columns
+    ]
+    return [Unit(unit, dict(zip(columns, row))) for unit, row in zip(ids.tolist(), zip(*seen))]
 
 
 def _or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _run(made: list[Decision], price: float, gap: float, *, repeated: bool = False) -> BatchRun:
-    return BatchRun(made, price, gap, float(sum(one.cost for one in made)), repeated)
+def _run(
+    made: list[Decision],
+    price: float,
+    gap: float,
+    value: np.ndarray,
+    budget: float,
+    *,
+    repeated: bool = False,
+) -> BatchRun:
+    spend = float(sum(one.cost for one in made))
+    return BatchRun(made, price, gap, spend, value, budget, repeated)

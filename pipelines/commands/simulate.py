@@ -94,7 +94,8 @@ def simulate(
     for arm, effects in told["mean_effects"].items():
         printed.print(
             f"  true mean effect of {arm}: "
-            + ", ".join(f"{outcome} {effect:+.4f}" for outcome, effect in effects.items())
+            + ", ".join(f"{outcome} {effect:+.4f}" for outcome, effect in effects.items()),
+            soft_wrap=True,
         )
 
 
