@@ -15,6 +15,7 @@ from benchmarks.models.tables import interval
 COLOURS = {
     "oracle": "#6b7280",
     "loop": "#1d6fd1",
+    "strict loop": "#60a5fa",
     "trained once": "#d97706",
     "best arm": "#7c3aed",
     "random": "#9ca3af",
@@ -70,15 +71,15 @@ def show(report: dict[str, Any], console: Console) -> None:
         )
     console.print(table)
     weeks = [week for run in report["results"] for week in run["weeks"]]
-    promoted = sum(week["promoted"] for week in weeks)
-    spent = sum(week["explored_cost"] for week in weeks) / sum(
-        week["policies"]["loop"]["budget"] for week in weeks
-    )
-    console.print(
-        f"explored {np.mean([week['explored'] for week in weeks]):.1%} of the loop's decisions "
-        f"for {spent:.1%} of the budget; {promoted} of {len(weeks)} challengers became champion",
-        highlight=False,
-    )
+    for name in weeks[0]["loops"]:
+        told = [week["loops"][name] for week in weeks]
+        budget = sum(week["policies"][name]["budget"] for week in weeks)
+        console.print(
+            f"{name}: explored {np.mean([one['explored'] for one in told]):.1%} of its decisions for "
+            f"{sum(one['explored_cost'] for one in told) / budget:.1%} of the budget; "
+            f"{sum(one['promoted'] for one in told)} of {len(told)} challengers became champion",
+            highlight=False,
+        )
 
 
 def figure(report: dict[str, Any], path: Path) -> None:
