@@ -1,7 +1,7 @@
 """Does smarter exploration pay, at equal exploration spend, where the world drifts?
 
-The first open question of the direct-ranking paper (Du, Lee & Ghaffarizadeh 2019, "Improve user
-retention with causal learning"): can exploration that model uncertainty guides do better than
+The first open question of "Heterogeneous causal learning for optimizing aggregated functions in user
+growth" (arXiv 2507.05510): can exploration that model uncertainty guides do better than
 epsilon-greedy? ``game_bonus``, 20 cycles of four days. In each, fresh players come, the ensemble
 (`benchmarks.exploration_model`) is fit again on all rows that were logged so far, a strategy decides
 inside the cycle's budget, outcomes are drawn for the arms given, and the rows are logged with their
