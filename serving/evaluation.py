@@ -153,13 +153,21 @@ def model_policy(name: str, predicted: np.ndarray, log: HeldOut, campaign: Campa
     return _score(name, policy, log, campaign, price=chosen.price, cost=cost)
 
 
-def score_policy(name: str, scores: np.ndarray, log: HeldOut, campaign: Campaign) -> PolicyScore:
+def score_policy(
+    name: str, scores: np.ndarray, log: HeldOut, campaign: Campaign, *, worth: bool = False
+) -> PolicyScore:
     """The policy that allocates by scores [N, A] within the budget.
 
-    A score is a gain on a scale of its own, so ``min_return`` isn't asked of it: an arm may be given
-    where its score is above 0, dear ones later.
+    Args:
+        name: What people call it.
+        scores: Higher is treated first; an arm may be given where its score is above 0.
+        log: The rows.
+        campaign: Gives ``min_return``.
+        worth: Scores are expected values in the budget's unit, so ``min_return`` is asked of them;
+            else they are gains on a scale of their own.
     """
-    chosen = allocate(scores, log.costs, log.budget)
+    floor = campaign.budget.min_return if worth else 0.0
+    chosen = allocate(scores, log.costs, log.budget, min_return=floor)
     policy = np.eye(len(campaign.arm_table))[chosen.arm]
     return _score(name, policy, log, campaign, price=chosen.price)
 

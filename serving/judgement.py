@@ -136,6 +136,7 @@ def judge_scores(
     campaign: Campaign,
     *,
     name: str,
+    worth: bool = False,
     metrics: Sequence[str] | None = None,
     convention: str = "updraft",
     seed: int = 0,
@@ -145,6 +146,7 @@ def judge_scores(
     Args:
         scores: Of each arm, higher is treated first, [N, A]; control's are 0 (:func:`read_scores`).
         frame: A decision frame, N rows.
+        worth: Scores are expected values in the budget's unit (:func:`serving.evaluation.score_policy`).
         campaign, name, metrics, convention, seed: As in :func:`judge_model`.
 
     Raises:
@@ -157,7 +159,7 @@ def judge_scores(
     evaluation = evaluate_scores(
         scores, costs, frame, campaign, metrics=metrics, convention=convention, seed=seed
     )
-    mine = score_policy(SCORES, log.rows[names].to_numpy(), log, campaign)
+    mine = score_policy(SCORES, log.rows[names].to_numpy(), log, campaign, worth=worth)
     notes = [
         f"Judged on all {evaluation.rows:,} randomized rows: scores of a model that learned from any "
         "of them look better than they are."

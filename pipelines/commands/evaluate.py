@@ -43,6 +43,12 @@ def evaluate(
         Path | None,
         typer.Option(help="Scores of any model: a column a treated arm, by decision_id or row."),
     ] = None,
+    worth: Annotated[
+        bool,
+        typer.Option(
+            "--worth", help="The scores are gains in the budget's unit: ask min_return of them."
+        ),
+    ] = False,
     metric: Annotated[
         list[str] | None,
         typer.Option(help="A metric such as autoc or lift@10; repeat for several."),
@@ -71,6 +77,8 @@ def evaluate(
 
     if scores is not None and model is not None:
         raise CampaignError("--scores, --model: name one of the two")
+    if worth and scores is None:
+        raise CampaignError("--worth: says what scores are; name them by --scores")
     require_metrics(convention, metric or ())
     settings = Settings()
     campaign, rows = _rows(open_campaign(file, settings), frame)
@@ -79,7 +87,7 @@ def evaluate(
         from campaigns.sources import read_file
 
         given = read_scores(read_file(str(scores)), rows, campaign, str(scores))
-        found = judge_scores(given, rows, campaign, name=str(scores), **options)
+        found = judge_scores(given, rows, campaign, name=str(scores), worth=worth, **options)
     else:
         judged, name = open_model(campaign, model, settings)
         found = judge_model(judged, rows, campaign, name=name, **options)

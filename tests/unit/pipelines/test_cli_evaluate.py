@@ -151,6 +151,7 @@ def test_bad_tables_are_one_sentence(
     ("arguments", "code", "words"),
     [
         ("--scores scores.parquet --model model", 2, "--scores, --model: name one of the two"),
+        ("--model ./model --worth", 2, "--worth: says what scores are"),
         ("--scores scores.parquet --metric gini", 3, "there is no metric 'gini'"),
         ("--scores scores.parquet --convention mine", 3, "there is no convention 'mine'"),
         ("--scores scores.parquet --convention econml --metric auuc", 3, "has no 'auuc'"),

@@ -41,7 +41,16 @@ def test_every_estimator_s_interval_holds_the_true_value() -> None:
     for each in by_every_estimator(mine, log, GAME):
         if each.name != "dm":  # its interval leaves the model's own error out
             assert truth in each.value, each.name
-    assert not (net[:, 0] > net[np.arange(len(net)), mine.policy.argmax(axis=1)] + 1e-12).any()
+
+
+def test_min_return_is_asked_of_worth_alone() -> None:
+    frame = frame_of(300, 4)
+    log = held_out(frame, GAME, everybody=True)
+    cost = GAME.arm_table.costs
+    scores = np.broadcast_to(cost * 0.9, (len(frame), 3))  # worth a little less than they cost
+    assert GAME.budget.min_return == 1
+    assert score_policy("scores", scores, log, GAME).cost > 0
+    assert score_policy("scores", scores, log, GAME, worth=True).cost == 0
 
 
 def test_a_judgement_says_that_its_rows_may_have_been_learned_from() -> None:
