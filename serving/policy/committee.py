@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from campaigns.errors import DataError
 from serving.policy.allocation import decide
-from serving.policy.inputs import Floats, Ints, numbers
+from serving.policy.inputs import Bools, Floats, Ints, numbers
 
 
 def choices_of(
@@ -58,7 +58,7 @@ def disagreement(votes: Floats) -> Floats:
     return np.maximum(1.0 - (votes**2).sum(axis=1), 0.0)
 
 
-def disputed(votes: Floats, eligible: Floats | ArrayLike) -> Floats:
+def disputed(votes: Floats, eligible: Bools) -> Floats:
     """r: what one of two members gives who disagree, ``b(a) * (1 - b(a)) / d``; [N, A], rows sum to 1.
 
     Both sides of a dispute get draws: with two contenders, half each, however the votes lean.
@@ -68,8 +68,7 @@ def disputed(votes: Floats, eligible: Floats | ArrayLike) -> Floats:
         votes: b, [N, A].
         eligible: Which arms a unit may get, [N, A] bool; control among them.
     """
-    allowed = np.asarray(eligible, dtype=bool)
     split = votes * (1.0 - votes)
     total = split.sum(axis=1, keepdims=True)
-    even = allowed / allowed.sum(axis=1, keepdims=True)
+    even = eligible / eligible.sum(axis=1, keepdims=True)
     return np.where(total > 1e-12, split / np.maximum(total, 1e-12), even)

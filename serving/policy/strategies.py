@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from campaigns.errors import DataError
 from serving.policy.committee import disagreement, disputed
-from serving.policy.inputs import Floats, numbers, share
+from serving.policy.inputs import Floats, eligible_matrix, numbers, share
 from serving.policy.mixture import Mixture, mixture
 from serving.policy.schedules import fill_level
 
@@ -86,7 +86,7 @@ def directed(greedy_arm: ArrayLike, eligible: ArrayLike, votes: Floats, dialled:
         eligible,
         trial=dialled.trial,
         directed=dialled.directed(disagreement(votes)),
-        chances=disputed(votes, _with_control(eligible)),
+        chances=disputed(votes, eligible_matrix(eligible, votes.shape)),
     )
 
 
@@ -123,9 +123,3 @@ def trial_of(floor: float, arms: int, most: float = 1.0) -> float:
             f"floor is {floor}, but {arms} arms can have at most {1 / arms:.4g} each at once."
         )
     return min(floor * arms, most, 1.0)
-
-
-def _with_control(eligible: ArrayLike) -> Floats:
-    allowed = np.array(eligible, dtype=bool)
-    allowed[:, 0] = True
-    return allowed
