@@ -3,9 +3,11 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
+ROLES := step ray-cpu ray-gpu
+TARGETS := dev dev/train production production/train
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast benchmark-models peers lint format imports ui clean
+.PHONY: help install demo test test-fast benchmark-models peers lint format imports ui images validate-manifests clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +50,20 @@ format: install ## Format, and mend what the linter can
 
 ui: install ## Start MLflow and Evidently and print their links
 	$(BIN)/updraft ui
+
+# The commit's time stands in for the build's, so that the same commit gives the same files.
+images: ## Build the container images of every role
+	@release=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml); epoch=$$(git log -1 --format=%ct); \
+	for role in $(ROLES); do \
+	  docker build --file infra/images/Dockerfile --target $$role --build-arg SOURCE_DATE_EPOCH=$$epoch --tag updraft/$$role:$$release . || exit; \
+	done
+
+validate-manifests: ## Have the current kube context's API server check every manifest; nothing is changed
+	@kubectl get namespace updraft >/dev/null || { echo "the API server checks nothing in a namespace that is missing: kubectl apply --server-side -f infra/base/namespace.yaml"; exit 6; }
+	@for target in $(TARGETS); do \
+	  echo "infra/overlays/$$target"; \
+	  kubectl kustomize infra/overlays/$$target | kubectl apply --server-side --dry-run=server --filename - || exit; \
+	done
 
 clean: ## Empty UPDRAFT_HOME (.updraft) and the caches
 	@[ ! -x $(BIN)/updraft ] || $(BIN)/updraft clean --yes
