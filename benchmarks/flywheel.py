@@ -5,11 +5,10 @@ decides on the same players with the same budget, and all but ``random`` know th
 of the four weeks before:
 
 ``loop``           each week a model is trained on the log of the last weeks (the trial's rows, explored
-                   ones, exploited ones with their propensities, as the pipeline weighs them), the gate
-                   compares it with the champion on held-out explored rows, and what passes decides next.
-                   Exploration and the holdout are paid for out of the same budget. Its gate refuses what
-                   may be worse by more than ``--min-gain`` says: the newest model passes as a rule.
-``strict loop``    the same with the campaign's own gate: the gain must be shown to lie above 0.
+                   ones, exploited ones with their propensities, as the pipeline weighs them) and decides
+                   next. Exploration and the holdout are paid for out of the same budget.
+``gated loop``     the same, but a model only decides once the campaign's gate has seen it win over the
+                   champion on held-out explored rows: the 95% interval of its gain lies above 0.
 ``trained once``   the loops' first model, for ever; explores nothing, holds nobody out.
 ``best arm``       the arm that won the trial, by lot to as many as the budget pays for.
 ``random``         a random arm, likewise.
@@ -69,7 +68,7 @@ from serving.policy.exploration import Draw
 
 CAMPAIGN = Path(__file__).resolve().parents[1] / "campaigns" / "game_bonus.yaml"
 WEEK, TRIAL_DAYS = 7, 28
-LOOPS = ("loop", "strict loop")
+LOOP, GATED = LOOPS = ("loop", "gated loop")
 POLICIES = (*LOOPS, "trained once", "best arm", "random", "oracle")
 
 
@@ -86,7 +85,7 @@ class Setting:
         epsilon: Share of the loop's decisions that are drawn at random.
         explore_spend: Most of the budget that these may cost.
         window: Weeks of its log that a loop learns from; the trial's rows age out of it like others.
-        min_gain: What the interval of a challenger's gain per unit must lie above in ``loop``.
+        loops: Which of the two run: the gate takes most of the time.
         model: A model of the catalogue, at its default settings.
     """
 
@@ -98,7 +97,7 @@ class Setting:
     epsilon: float = 0.05
     explore_spend: float = 0.2
     window: int = 4
-    min_gain: float = -0.1
+    loops: str = ",".join(LOOPS)
     model: str = "s_boost"
 
     def campaign(self) -> Campaign:
@@ -122,12 +121,12 @@ class Loop:
     """One of the loops.
 
     Attributes:
-        campaign: With its gate.
+        gated: Whether a challenger must pass the gate.
         log: What it has decided and seen since the trial began, as a table.
         champion: What decides; None: nobody is treated but to explore.
     """
 
-    campaign: Campaign
+    gated: bool
     log: pd.DataFrame
     champion: UpliftModel | None
 
@@ -147,7 +146,10 @@ def main() -> None:
     for seed in range(options.seeds):
         started = time.monotonic()
         found = run(setting, seed)
-        net = {name: round(sum(w["policies"][name]["net"] for w in found)) for name in POLICIES}
+        net = {
+            name: round(sum(week["policies"][name]["net"] for week in found))
+            for name in found[0]["policies"]
+        }
         console.print(f"seed {seed}: {net}, {time.monotonic() - started:.0f} s", highlight=False)
         results.append({"seed": seed, "weeks": found})
     report = {
@@ -175,10 +177,9 @@ def run(setting: Setting, seed: int) -> list[dict[str, Any]]:
     frame = decision_frame(log, campaign, "the trial")
     winner = np.eye(len(campaign.arm_table))[best_arm(frame, campaign)]
     anyone = np.full(len(winner), 1 / len(winner))
-    first, _ = challenge(frame, campaign, None, seed)
-    gate = campaign.gate.model_copy(update={"min_gain": setting.min_gain})
-    lenient = campaign.model_copy(update={"gate": gate})
-    loops = {name: Loop(each, log, first) for name, each in zip(LOOPS, (lenient, campaign))}
+    model = fit_model(frame, campaign, setting.model, seed=seed)
+    first = model if contest(model, None, frame, campaign, seed)[0] else None
+    loops = {name: Loop(name == GATED, log, first) for name in setting.loops.split(",")}
     weeks = []
     for cycle in range(setting.cycles):
         week = players(simulated, campaign, setting.units, TRIAL_DAYS + WEEK * cycle, seed)
@@ -195,7 +196,7 @@ def run(setting: Setting, seed: int) -> list[dict[str, Any]]:
         for name, loop in loops.items():
             outcomes = logged(drawn[name], week, simulated, seed)
             told[name] = _explored(drawn[name], week) | learn(
-                loop, outcomes, week, setting, seed + cycle + 1
+                loop, outcomes, week, campaign, setting.window, seed + cycle + 1
             )
         accounts = {name: account(arms, week) for name, arms in given.items()}
         weeks.append({"week": cycle, "policies": accounts, "loops": told})
@@ -203,23 +204,30 @@ def run(setting: Setting, seed: int) -> list[dict[str, Any]]:
 
 
 def learn(
-    loop: Loop, outcomes: pd.DataFrame, week: Week, setting: Setting, seed: int
+    loop: Loop, outcomes: pd.DataFrame, week: Week, campaign: Campaign, window: int, seed: int
 ) -> dict[str, Any]:
-    """Log a week, train on the window, let the gate decide; says whether it promoted, and why."""
+    """Log a week, train on the last ones, promote; says whether it promoted, and why."""
     loop.log = pd.concat([loop.log, outcomes], ignore_index=True)
-    since = START + timedelta(days=week.day + WEEK - WEEK * setting.window)
+    since = START + timedelta(days=week.day + WEEK - WEEK * window)
     recent = loop.log[loop.log["event_timestamp"] >= since].reset_index(drop=True)
-    frame = decision_frame(recent, loop.campaign, "the log")
-    before = loop.champion
-    loop.champion, reason = challenge(frame, loop.campaign, before, seed)
-    return {"promoted": loop.champion is not before, "reason": reason}
-
-
-def challenge(
-    frame: pd.DataFrame, campaign: Campaign, champion: UpliftModel | None, seed: int
-) -> tuple[UpliftModel | None, str]:
-    """Train a challenger; who decides from now on, and why. None: nobody is treated but to explore."""
+    frame = decision_frame(recent, campaign, "the log")
     model = fit_model(frame, campaign, campaign.model.name, seed=seed)
+    if not loop.gated:
+        loop.champion = model
+        return {"promoted": True, "reason": "the newest model decides"}
+    promote, reason = contest(model, loop.champion, frame, campaign, seed)
+    loop.champion = model if promote else loop.champion
+    return {"promoted": promote, "reason": reason}
+
+
+def contest(
+    model: UpliftModel,
+    champion: UpliftModel | None,
+    frame: pd.DataFrame,
+    campaign: Campaign,
+    seed: int,
+) -> tuple[bool, str]:
+    """Whether the gate lets a model decide instead of the champion (None: of nobody), and why."""
     log = held_out(frame, campaign, seed=seed)
     mine = model_policy("challenger", model.predict(log.rows), log, campaign)
     rival = None
@@ -227,7 +235,7 @@ def challenge(
         rival = model_policy("champion", champion.predict(log.rows), log, campaign).contributions
     nobody = next(p for p in constant_policies(log, frame, campaign) if p.name == NOBODY)
     verdict = decide(mine.contributions, rival, campaign.gate, nobody=nobody.contributions)
-    return (model if verdict.promote else champion), verdict.reason
+    return verdict.promote, verdict.reason
 
 
 def loop_decisions(champion: UpliftModel | None, week: Week, campaign: Campaign) -> Draw:

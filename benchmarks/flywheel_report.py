@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from benchmarks.models.tables import interval
 
 COLOURS = {
     "oracle": "#6b7280",
     "loop": "#1d6fd1",
-    "strict loop": "#60a5fa",
+    "gated loop": "#059669",
     "trained once": "#d97706",
     "best arm": "#7c3aed",
     "random": "#9ca3af",
@@ -83,35 +82,23 @@ def show(report: dict[str, Any], console: Console) -> None:
 
 
 def figure(report: dict[str, Any], path: Path) -> None:
-    """Left: net value so far; right: each week's share of the oracle's. Bands: 95% over seeds."""
+    """Left: net value so far; right: net value of each week. Thick: means over seeds; thin: each."""
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(9, 3.6), layout="constrained", dpi=110)
     left, right = drawing.subplots(1, 2)
-    oracle = series(report, "oracle", "net")
-    weeks = np.arange(1, oracle.shape[1] + 1)
+    weeks = np.arange(1, report["setting"]["cycles"] + 1)
     for name, colour in COLOURS.items():
-        net = series(report, name, "net")
-        for axes, values in ((left, net.cumsum(axis=1) / 1000), (right, 100 * net / oracle)):
-            if axes is right and name == "oracle":
-                continue
-            mean, half = _band(values)
+        if name not in report["results"][0]["weeks"][0]["policies"]:
+            continue
+        net = series(report, name, "net") / 1000
+        for axes, values in ((left, net.cumsum(axis=1)), (right, net)):
             dashes = "--" if name == "oracle" else "-"
-            axes.plot(weeks, mean, dashes, color=colour, lw=1.8, label=name)
-            axes.fill_between(weeks, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
-    left.set(title="net value so far (thousands)", xlabel="week")
-    right.set(title="% of the oracle's net value, each week", xlabel="week")
+            axes.plot(weeks, values.mean(axis=0), dashes, color=colour, lw=1.8, label=name)
+            axes.plot(weeks, values.T, color=colour, lw=0.5, alpha=0.5)
     for axes in (left, right):
         axes.axhline(0, color="#6b7280", lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     left.legend(frameon=False, fontsize="small")
     drawing.savefig(path)
-
-
-def _band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over seeds and half of its 95% t-interval, [weeks] each; 0 where there is one seed."""
-    mean, seeds = values.mean(axis=0), len(values)
-    if seeds < 2:
-        return mean, np.zeros_like(mean)
-    return mean, stats.t.ppf(0.975, seeds - 1) * values.std(axis=0, ddof=1) / seeds**0.5

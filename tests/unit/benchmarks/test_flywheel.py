@@ -12,15 +12,18 @@ import torch
 from rich.console import Console
 
 from benchmarks.flywheel import (
+    GATED,
+    LOOP,
     POLICIES,
     TRIAL_DAYS,
     Setting,
-    challenge,
+    contest,
     loop_decisions,
     run,
 )
 from benchmarks.flywheel_report import figure, series, show, totals
 from benchmarks.flywheel_world import account, best_possible, by_lot, logged, players
+from benchmarks.models.decisions import fit_model
 from campaigns.frame import decision_frame
 from campaigns.spec import Campaign
 from campaigns.worlds import World, world
@@ -112,16 +115,26 @@ def test_the_log_has_the_propensities_and_outcomes_of_what_was_decided(drifting,
     assert outcomes.mean(axis=0) == pytest.approx(truth[:, :2].mean(axis=0), abs=0.03)
 
 
-def test_a_challenger_that_shows_no_gain_leaves_the_champion(drifting, campaign):
-    log = drifting.log(1500, seed=5)
-    frame = decision_frame(log, campaign, "the trial")
-    first, _ = challenge(frame, campaign, None, 0)
-    strict = campaign.model_copy(
-        update={"gate": campaign.gate.model_copy(update={"min_gain": 10.0})}
-    )
-    kept, reason = challenge(frame, strict, first, 1)
-    assert kept is first
-    assert "stays challenger" in reason
+def test_a_challenger_that_shows_no_gain_does_not_decide(drifting, campaign):
+    frame = decision_frame(drifting.log(1500, seed=5), campaign, "the trial")
+    model = fit_model(frame, campaign, SMALL.model, seed=0)
+    promote, reason = contest(model, model, frame, campaign, 1)
+    assert not promote
+    assert "just what the champion earns" in reason
+    harmless = campaign.gate.model_copy(update={"min_gain": -10.0})
+    promote, reason = contest(model, None, frame, campaign.model_copy(update={"gate": harmless}), 1)
+    assert promote
+    assert "treating nobody" in reason
+
+
+def test_only_the_gated_loop_asks_the_gate(weeks):
+    for week in weeks:
+        assert week["loops"][LOOP]["promoted"]
+        assert (
+            "held-out" in week["loops"][GATED]["reason"] or "gain" in week["loops"][GATED]["reason"]
+        )
+    # until a model has been replaced both loops are one
+    assert weeks[0]["policies"][LOOP] == weeks[0]["policies"][GATED]
 
 
 def test_the_same_seed_gives_the_same_numbers(weeks):
