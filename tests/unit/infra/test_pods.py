@@ -170,6 +170,15 @@ def _references(pod: Pod) -> list[tuple[str, str, str | None]]:
     return found
 
 
+def test_the_script_makes_every_secret_of_the_dev_overlay() -> None:
+    script = (INFRA / "dev-secrets.sh").read_text().replace("\\\n", " ")
+    made = {
+        name: set(re.findall(r"--from-literal=(\w+)=", arguments))
+        for name, arguments in re.findall(r"^ +make_secret ([\w-]+) (.*)$", script, re.M)
+    }
+    assert made == {name: keys for name, keys in SECRETS.items() if name != "updraft-object-store"}
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_secret_is_written_down(target: str) -> None:
     objects = build(target)

@@ -128,7 +128,8 @@ def test_steps_of_an_upgrade_need_the_autoscaler_and_fit_into_its_surge(tmp_path
         f"resources: [{_relative('base', tmp_path)}]\n"
         f"components: [{_relative('components/incremental-upgrade', tmp_path)}]\n"
     )
-    (service,) = of(build(str(tmp_path)), "RayService")
+    objects = build(str(tmp_path))
+    (service,) = of(objects, "RayService")
     strategy = service["spec"]["upgradeStrategy"]
     assert strategy["type"] == "NewClusterWithIncrementalUpgrade"
     options = strategy["clusterUpgradeOptions"]
@@ -136,6 +137,9 @@ def test_steps_of_an_upgrade_need_the_autoscaler_and_fit_into_its_surge(tmp_path
     ray = ray_cluster(service)
     assert ray["enableInTreeAutoscaling"] is True
     assert ray["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"] is True
+    assert "serving-head-out-to-api-server" in {
+        policy["metadata"]["name"] for policy in of(objects, "NetworkPolicy")
+    }
 
 
 def test_replicas_lie_on_different_nodes() -> None:
