@@ -96,6 +96,8 @@ def figure(report: dict[str, Any], path: Path) -> None:
             dashes = "--" if name == "oracle" else "-"
             axes.plot(weeks, values.mean(axis=0), dashes, color=colour, lw=1.8, label=name)
             axes.plot(weeks, values.T, color=colour, lw=0.5, alpha=0.5)
+    left.set(title="net value so far (thousands)", xlabel="week")
+    right.set(title="net value of each week (thousands)", xlabel="week")
     for axes in (left, right):
         axes.axhline(0, color="#6b7280", lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
