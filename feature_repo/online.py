@@ -4,9 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+
+PATIENCE = 30.0  # seconds in which a busy database becomes free
+
+
+def once_free(write: Callable[[], None]) -> None:
+    """Write, and again while the database is busy.
+
+    Feast's threads share a connection. While one reads, another can't write over what a second
+    process has written since, and SQLite says so at once, whatever timeout it was given.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return write()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= end:
+                raise
+            time.sleep(0.01)
 
 
 class OnlineState:
@@ -37,5 +56,5 @@ class OnlineState:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(sqlite3.connect(self.path, timeout=30)) as database, database:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=PATIENCE)) as database, database:
             yield database

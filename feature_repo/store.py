@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from feature_repo.layout import (
 from feature_repo.locks import locked
 from feature_repo.log import FeatureLog, log_schema
 from feature_repo.names import CREATED, PUSH_SOURCE, ROW, SERVICE, TIME, UNIT, VIEW, field_names
-from feature_repo.online import OnlineState
+from feature_repo.online import OnlineState, once_free
 from feature_repo.rows import feature_rows, key_columns
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class FeatureRepository:
             fresh = fresh[self._not_older(fresh)].reset_index(drop=True)
             if not fresh.empty:
                 fresh[CREATED] = pd.Timestamp.now(tz="UTC").as_unit("us")
-                feast.push(PUSH_SOURCE, fresh, to=PushMode.ONLINE)
+                once_free(partial(feast.push, PUSH_SOURCE, fresh, to=PushMode.ONLINE))
         return len(fresh)
 
     def _load_online(
@@ -217,7 +217,7 @@ class FeatureRepository:
         for start in range(0, latest.num_rows, WRITE_BATCH):
             rows = latest.slice(start, WRITE_BATCH).to_pandas()
             with self._writing_online():
-                self._feast.provider.ingest_df(self._view, rows)
+                once_free(partial(self._feast.provider.ingest_df, self._view, rows))
         return latest.num_rows, newest
 
     def _writing_online(self) -> AbstractContextManager[None]:
