@@ -87,7 +87,9 @@ def main() -> None:
         started = time.monotonic()
         results.append(measure(options.rows, options.units, seed))
         seconds = time.monotonic() - started
-        console.print(f"seed {seed}: {results[-1]['read_out']} {seconds:.0f} s", highlight=False)
+        found = results[-1]["read_out"]
+        told = {name: [round(found[name][o]["estimate"], 2) for o in TERMS] for name in NETS}
+        console.print(f"seed {seed}: {told} {seconds:.0f} s", highlight=False)
     report = {
         "machine": machine("torch", "numpy"),
         "rows": options.rows,
