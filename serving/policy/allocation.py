@@ -26,7 +26,6 @@ from serving.policy.inputs import (
     value_matrix,
 )
 from serving.policy.knapsack import Relaxed, fill, relax
-from serving.policy.stock import relax_with_stock, stock_vector
 
 ROUNDING = 1e-12  # sums of money are rounded: three times 0.1 is within a budget of 0.3
 
@@ -39,7 +38,6 @@ class Allocation:
         arm: The arm of each unit, [N] int64.
         price: lambda, >= min_return: value asked for one more unit of cost. Equal to min_return
             where the budget doesn't bind. `decide` at this price spends no more than the budget.
-        arm_price: What one more piece of each arm's stock is worth, [A]; zeros without stock.
         value: sum(v - min_return * c) over the given arms, the objective.
         cost: sum(c) over the given arms, never above the budget.
         upper_bound: No allocation within the budget has more value than this.
@@ -48,7 +46,6 @@ class Allocation:
 
     arm: Ints
     price: float
-    arm_price: Floats
     value: float
     cost: float
     upper_bound: float
@@ -62,12 +59,11 @@ def allocate(
     *,
     min_return: float = 0.0,
     eligible: ArrayLike | None = None,
-    stock: ArrayLike | None = None,
 ) -> Allocation:
     """Maximise sum(v - min_return * c) subject to sum(c) <= budget, one arm a unit.
 
     The answer doesn't depend on the order of the rows (units that tie may swap), and its value
-    never falls when the budget grows (without stock).
+    never falls when the budget grows. Other limits beside the budget: `serving.policy.planning`.
 
     Args:
         value: Value of each arm over control, [N, A]; column 0 (control) is 0.
@@ -77,7 +73,6 @@ def allocate(
         min_return: The smallest value worth paying for one unit of cost, >= 0 (0: any gain).
         eligible: Which arms a unit may get, [N, A] bool; control is always allowed. An arm that
             nobody may get is simply never given.
-        stock: Most units that may get each arm, [A], infinity or NaN for no limit; control has none.
 
     Raises:
         DataError: A wrong shape, a value or cost that isn't finite, a negative or NaN budget.
@@ -89,13 +84,8 @@ def allocate(
     limit = amount("budget", budget)
     ceiling = limit * (1 + ROUNDING)
     net = values - floor * costs if floor else values
-    if stock is None:
-        relaxed = relax(net, costs, allowed, ceiling)
-        pieces = np.full(values.shape[1], np.inf)
-    else:
-        pieces = stock_vector(stock, values.shape[1])
-        relaxed = relax_with_stock(net, costs, allowed, ceiling, pieces)
-    arm = fill(net, costs, allowed, relaxed.arm, ceiling, pieces)
+    relaxed = relax(net, costs, allowed, ceiling)
+    arm = fill(net, costs, allowed, relaxed.arm, ceiling)
     return _report(net, costs, arm, relaxed, floor, limit)
 
 
@@ -109,7 +99,7 @@ def decide(
     that found it.
 
     Args:
-        value: Value of each arm over control, [N, A], less `Allocation.arm_price` where there is stock.
+        value: Value of each arm over control, [N, A], less what other limits' prices ask for it.
         cost: Cost of each arm over control, [A] or [N, A].
         price: lambda, finite.
         eligible: Which arms a unit may get, [N, A] bool; control is always allowed.
@@ -140,7 +130,6 @@ def _report(
     return Allocation(
         arm=arm,
         price=relaxed.price + floor,
-        arm_price=relaxed.arm_price,
         value=value,
         cost=min(spent, budget),
         upper_bound=bound,

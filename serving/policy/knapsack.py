@@ -18,11 +18,10 @@ STEEPEST = float(np.finfo(np.float64).max)
 @dataclass(frozen=True, eq=False)
 class Relaxed:
     """The dual's solution: the arms that every unit strictly prefers at the price, [N] int64;
-    the price, >= 0; the price of each arm's stock, [A]; the upper bound on the value."""
+    the price, >= 0; the upper bound on the value."""
 
     arm: Ints
     price: float
-    arm_price: Floats
     bound: float
 
 
@@ -58,12 +57,10 @@ def relax(net: Floats, cost: Floats, allowed: Bools, budget: float) -> Relaxed:
     bound = float(net[rows, arm].sum())
     if price > 0:
         bound += price * (budget - float(cost[rows, arm].sum()))
-    return Relaxed(arm, price, np.zeros(net.shape[1]), bound)
+    return Relaxed(arm, price, bound)
 
 
-def fill(
-    net: Floats, cost: Floats, allowed: Bools, arm: Ints, budget: float, stock: Floats
-) -> Ints:
+def fill(net: Floats, cost: Floats, allowed: Bools, arm: Ints, budget: float) -> Ints:
     """Spend what is left on the steepest moves that fit, ties to the smaller; a new [N] of arms.
 
     Each round takes every unit's best move that fits, sorts them, and makes as many as fit
@@ -72,33 +69,17 @@ def fill(
     arm = arm.copy()
     rows = np.arange(len(net))
     left = budget - float(cost[rows, arm].sum())
-    pieces = stock - np.bincount(arm, minlength=net.shape[1])
-    unlimited = bool(np.isinf(stock).all())
     while len(rows) and left >= 0:
-        usable = allowed if unlimited else allowed & (pieces > 0)
-        moves = _climb(net, cost, usable, rows, arm, most=left)
+        moves = _climb(net, cost, allowed, rows, arm, most=left)
         if not len(moves.unit):
             break
         order = np.lexsort((moves.extra, -moves.slope))
-        order = order[: _fitting(moves, order, left, pieces)]
-        unit, target = moves.unit[order], moves.arm[order]
-        pieces += np.bincount(arm[unit], minlength=len(pieces))
-        pieces -= np.bincount(target, minlength=len(pieces))
-        arm[unit] = target
+        fitting = np.searchsorted(np.cumsum(moves.extra[order]), left, side="right")
+        order = order[: max(int(fitting), 1)]
+        arm[moves.unit[order]] = moves.arm[order]
         left -= float(moves.extra[order].sum())
-        # what doesn't fit now never will, unless a move handed a scarce piece back
-        rows = moves.unit if unlimited else rows
+        rows = moves.unit  # what doesn't fit now never will
     return arm
-
-
-def _fitting(moves: Steps, order: Ints, left: float, pieces: Floats) -> int:
-    """How many of the ordered moves fit together, at least the first."""
-    count = int(np.searchsorted(np.cumsum(moves.extra[order]), left, side="right"))
-    for scarce in np.flatnonzero(np.isfinite(pieces)):
-        takers = np.flatnonzero(moves.arm[order] == scarce)
-        if len(takers) > pieces[scarce]:
-            count = min(count, int(takers[int(pieces[scarce])]))
-    return max(count, 1)
 
 
 def cheapest(net: Floats, cost: Floats, allowed: Bools) -> Ints:
