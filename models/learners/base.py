@@ -24,6 +24,7 @@ TRUSTED = frozenset(
         "functools.partial",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn.utils.validation.check_array",
+        "models.learners.perceptron.Perceptron",
     }
 )
 

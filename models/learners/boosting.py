@@ -1,7 +1,7 @@
 """Boosted trees over encoded features: what the meta-learners are put together from.
 
-A model is one of scikit-learn's HistGradientBoosting estimators, or a number where the rows show
-nothing but an average. Trees are added until held-out rows stop improving; what was added after the
+A model is one of scikit-learn's HistGradientBoosting estimators (or another base's, a network of
+:mod:`models.learners.perceptron`), or a number where the rows show nothing but an average. Trees are added until held-out rows stop improving; what was added after the
 best is taken off again.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from models.space import Config, OneOf, Span, integer, real
 
-Model = Any  # a fitted estimator of scikit-learn, or a float
+Model = Any  # something fitted that predicts, or a float
 
 MOST_IDS = 255  # that HistGradientBoosting takes in a column; rarer ones have higher ids
 MOST_VALUES = 255  # of a numeric column that are told apart
@@ -82,6 +82,38 @@ class Sample:
         return float(np.average(self.y, weights=self.weight if self.weight.sum() > 0 else None))
 
 
+class Base(Protocol):
+    """The base learner of a meta-learner: what fits its regressions.
+
+    Attributes:
+        categorical: Which features are ids.
+        seed: Equal seeds and rows give equal models.
+        classes: How trees of a classifier of the arm are grown.
+    """
+
+    @property
+    def categorical(self) -> Sequence[int]: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def classes(self) -> Trees: ...
+
+    def with_ids(self, columns: Sequence[int]) -> Base:
+        """The same, with more features that are ids."""
+
+    def fit(
+        self, rows: Sample, held_out: Sample, *, rate: bool = False, effects: bool = False
+    ) -> Model:
+        """A model of the targets' mean.
+
+        Args:
+            rows: To fit on.
+            held_out: To stop by; where they are too few, fitting goes on for a fixed while.
+            rate: Targets are 0 or 1, and the model is one of their probability.
+            effects: Targets are effects, noisier and simpler than outcomes.
+        """
+
+
 @dataclass(frozen=True)
 class Trees:
     """How a model's trees are grown.
@@ -97,6 +129,21 @@ class Trees:
     categorical: Sequence[int]
     seed: int
     effects: bool = False
+
+    @property
+    def classes(self) -> Trees:
+        """Itself."""
+        return self
+
+    def with_ids(self, columns: Sequence[int]) -> Trees:
+        """The same, with more features that are ids."""
+        return replace(self, categorical=[*self.categorical, *columns])
+
+    def fit(
+        self, rows: Sample, held_out: Sample, *, rate: bool = False, effects: bool = False
+    ) -> Model:
+        """A model of the targets' mean; see :class:`Base`."""
+        return boost(rows, held_out, replace(self, effects=effects), rate=rate)
 
     @property
     def _shape(self) -> dict[str, int]:
@@ -131,11 +178,9 @@ def boost(rows: Sample, held_out: Sample, trees: Trees, *, rate: bool = False) -
     """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    used, stopping = (_weighty(part) for part in (rows, held_out))
-    if not len(used):
-        return rows.mean
-    if np.ptp(used.y) == 0.0:
-        return float(used.y[0])
+    used, stopping = weighty(rows), weighty(held_out)
+    if (known := constant(rows, used)) is not None:
+        return known
     stop = len(stopping) >= FEW and not (rate and np.ptp(stopping.y) == 0.0)
     kind = HistGradientBoostingClassifier if rate else HistGradientBoostingRegressor
     model = kind(**trees.settings(stop=stop))
@@ -186,7 +231,9 @@ def answer(model: Model, x: np.ndarray) -> np.ndarray:
 def size(model: Model) -> str:
     """How large a model is, in words."""
     if isinstance(model, float):
-        return "no trees, the average"
+        return "the average"
+    if not hasattr(model, "n_iter_"):
+        return str(model)
     return f"{model.n_iter_} tree{'s' if model.n_iter_ != 1 else ''}"
 
 
@@ -225,7 +272,14 @@ def limited(threads: int) -> Iterator[None]:
         yield
 
 
-def _weighty(sample: Sample) -> Sample:
+def constant(rows: Sample, used: Sample) -> float | None:
+    """What the model is where there is nothing to fit; ``used`` are the rows that have weight."""
+    if not len(used):
+        return rows.mean
+    return float(used.y[0]) if np.ptp(used.y) == 0.0 else None
+
+
+def weighty(sample: Sample) -> Sample:
     """The rows that have weight; they alone count towards a leaf."""
     there = sample.weight > 0
     if there.all():

@@ -73,7 +73,7 @@ class CausalForest(MetaLearner):
             inference=False,
             subforest_size=1,
             n_jobs=problem.threads,
-            random_state=problem.trees.seed,
+            random_state=problem.base.seed,
         )
         forest.fit(
             rows.x[use],

@@ -1,4 +1,4 @@
-"""Base of the boosted meta-learners: outcomes one by one, each a list of models."""
+"""Base of the meta-learners over trees and networks: outcomes one by one, each a list of models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from models.data import Batch, Shape
 from models.learners.base import Learner, quiet
-from models.learners.boosting import BoostConfig, features, grid_of, limited
+from models.learners.boosting import Base, Trees, features, grid_of, limited
 from models.learners.problem import Problem, make_problem
 
 Models = dict[str, Any]  # lists of models, by their part in the learner
@@ -19,11 +19,15 @@ Models = dict[str, Any]  # lists of models, by their part in the learner
 class MetaLearner(Learner):
     """A learner whose subclass fits and answers one outcome."""
 
-    def __init__(self, shape: Shape, config: BoostConfig) -> None:
+    def __init__(self, shape: Shape, config: Any) -> None:
         super().__init__(shape, config)
         self.config = config
         self.grid: list[np.ndarray] = []
         self.models: list[Models] = []
+
+    def base(self, categorical: list[int], seed: int) -> Base:
+        """What fits its regressions: boosted trees."""
+        return Trees(self.config, categorical, seed)
 
     @abstractmethod
     def fit_outcome(self, problem: Problem) -> Models:
@@ -57,8 +61,7 @@ class MetaLearner(Learner):
                     arms=self.shape.arms,
                     binary=kind == "binary",
                     grid=self.grid,
-                    categorical=list(range(numeric, numeric + ids)),
-                    config=self.config,
+                    base=self.base(list(range(numeric, numeric + ids)), seed),
                     folds=getattr(self.config, "folds", 2),
                     seed=seed,
                     threads=threads,

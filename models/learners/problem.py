@@ -17,7 +17,7 @@ probability of the given arm alone. So e is learned from the rows themselves, wi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -25,12 +25,10 @@ import numpy as np
 from campaigns.errors import DataError
 from models.data import Batch
 from models.learners.boosting import (
-    BoostConfig,
+    Base,
     Model,
     Sample,
-    Trees,
     answer,
-    boost,
     boost_classes,
     features,
     size,
@@ -95,7 +93,7 @@ class Problem:
         rows, held_out: The rows.
         arms: How many there are, control included (A).
         binary: Whether the outcome is 0 or 1.
-        trees: How models of outcomes grow.
+        base: What fits a model of outcomes, or of effects.
         say: Told of every model.
         threads: To compute on.
         fold: Which part each row is of, [N]; rows of a unit are of one part.
@@ -105,7 +103,7 @@ class Problem:
     held_out: Rows
     arms: int
     binary: bool
-    trees: Trees
+    base: Base
     say: Callable[[str], None]
     threads: int
     fold: np.ndarray
@@ -133,7 +131,7 @@ class Problem:
     def outcome(self, name: str, use: Pair) -> Model:
         """A model of the outcome of some rows."""
         rows, held_out = (part.sample(part.y, these) for part, these in zip(self.both, use))
-        model = boost(rows, held_out, self.trees, rate=self.binary)
+        model = self.base.fit(rows, held_out, rate=self.binary)
         self.say(f"{name}: {size(model)}")
         return model
 
@@ -144,7 +142,7 @@ class Problem:
             part.sample(values, these, more)
             for part, values, these, more in zip(self.both, target, use, weights)
         )
-        model = boost(rows, held_out, replace(self.trees, effects=True))
+        model = self.base.fit(rows, held_out, effects=True)
         self.say(f"{name}: {size(model)}")
         return model
 
@@ -179,7 +177,7 @@ class Problem:
             model = boost_classes(
                 self.rows.sample(targets[0], use),
                 self.held_out.sample(targets[1], everyone),
-                self.trees,
+                self.base.classes,
             )
             self.say(f"who is given what, part {f + 1} of {len(self.folds)}: {size(model)}")
             models.append(model)
@@ -211,8 +209,7 @@ def make_problem(
     arms: int,
     binary: bool,
     grid: list[np.ndarray],
-    categorical: list[int],
-    config: BoostConfig,
+    base: Base,
     folds: int,
     seed: int,
     threads: int,
@@ -235,8 +232,7 @@ def make_problem(
             f"outcome {outcome} was observed in no control row of the training fold; effects are "
             "measured against control: log decisions that give it"
         )
-    trees = Trees(config, categorical, seed)
-    return Problem(used, held_out, arms, binary, trees, say, threads, part)
+    return Problem(used, held_out, arms, binary, base, say, threads, part)
 
 
 def parts_of(unit: np.ndarray, parts: int, seed: int) -> np.ndarray:

@@ -25,8 +25,8 @@ class SBoost(MetaLearner):
         rows, held_out = (self._with_levels(part) for part in problem.both)
         width = problem.rows.x.shape[1]
         levels = range(width, width + self.shape.factors)
-        trees = replace(problem.trees, categorical=[*problem.trees.categorical, *levels])
-        whole = replace(problem, rows=rows, held_out=held_out, trees=trees)
+        base = problem.base.with_ids(levels)
+        whole = replace(problem, rows=rows, held_out=held_out, base=base)
         everyone = np.ones(len(rows), bool), np.ones(len(held_out), bool)
         return {"outcome": [whole.outcome("all arms", everyone)]}
 

@@ -13,6 +13,7 @@ from sklearn.linear_model import LinearRegression
 
 from models.catalog import build_learner
 from models.data import Batch, Shape
+from models.learners import boosting
 from models.learners import problem as problems
 from models.learners.base import Learner
 from models.learners.boosting import (
@@ -143,7 +144,7 @@ def test_units_are_dealt_whole_and_evenly():
 
 def the_problem(rows: Batch, validation: Batch | None = None, **more: Any) -> problems.Problem:
     settings: dict[str, Any] = {
-        "arms": 3, "binary": False, "grid": grid_of(rows.x_num.numpy()), "categorical": [], "config": BoostConfig(), "folds": 3,
+        "arms": 3, "binary": False, "grid": grid_of(rows.x_num.numpy()), "base": Trees(BoostConfig(), [], seed=0), "folds": 3,
         "seed": 0, "threads": 1, "say": lambda sentence: None,
     }  # fmt: skip
     return make_problem(rows, validation, 0, **{**settings, **more})
@@ -161,7 +162,9 @@ def test_a_uniform_trial_needs_no_model_of_its_arms():
 def test_who_is_given_what_is_learned_where_it_depends_on_the_unit():
     rows, true = logged(3000, 1, drift=0.7)
     validation, true_there = logged(1000, 2, drift=0.7)
-    models, (shares, held_out) = the_problem(rows, validation, config=QUICK).assignment()
+    models, (shares, held_out) = the_problem(
+        rows, validation, base=Trees(QUICK, [], seed=0)
+    ).assignment()
     assert len(models) == 3
     np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=0.02)
     error = np.sqrt(np.mean((shares - true) ** 2))
@@ -206,7 +209,7 @@ def straight(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Sample]]:
         model.n_iter_ = 1
         return model
 
-    monkeypatch.setattr(problems, "boost", regress)
+    monkeypatch.setattr(boosting, "boost", regress)
     return fitted
 
 
@@ -317,7 +320,9 @@ def test_dr_regresses_doubly_robust_pseudo_outcomes(drift, straight):
     config = {"trees": 10}
     outcomes = asked(build_learner("dr_boost", TWO_ARMS, config).fit(batch, validation=batch), x)
     part = parts_of(np.arange(240), 3, seed=0)
-    _, (e, _) = the_problem(batch, batch, config=BoostConfig(**config)).assignment()
+    _, (e, _) = the_problem(
+        batch, batch, base=Trees(BoostConfig(**config), [], seed=0)
+    ).assignment()
     fits = {
         (a, f): line(x[(arm == a) & (part != f)], y[(arm == a) & (part != f)])
         for a in range(3)

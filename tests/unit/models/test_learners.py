@@ -43,7 +43,7 @@ LEARNERS = [
     for name in NAMES
 ]
 SMALL: dict[str, Any] = {
-    "trees": 8, "leaf_rows": 10, "effect_rows": 10, "forest": 6, "draws": 4, "every": 1, "warm_up": 2,
+    "trees": 8, "epochs": 2, "leaf_rows": 10, "effect_rows": 10, "forest": 6, "draws": 4, "every": 1, "warm_up": 2,
 }  # fmt: skip
 QUICK: dict[str, Any] = {"learning_rate": 0.15, "trees": 60}
 SHAPES = {
@@ -165,12 +165,13 @@ def test_where_most_are_treated_the_effect_is_found_too(name):
     test, truth = planted(2000, seed=5, shares=shares)
     shape = Shape(4, (3,), ((0,), (1,)), ("binary",))
     fields = vars(catalog()[name].config())
-    config = {key: value for key, value in QUICK.items() if key in fields}
+    config = dict(QUICK) if "trees" in fields else {}
     config |= {"forest": 60} if name == "causal_forest" else {}
     learner = build_learner(name, shape, config).fit(rows, validation=validation)
     outcomes = asked(learner, test)[..., 0]
     error = (outcomes[:, 1] - outcomes[:, 0]) - (truth[:, 1] - truth[:, 0])
-    assert np.sqrt(np.mean(error**2)) < 0.5 * 0.2
+    most = 0.5 if "trees" in fields else 0.6  # the effect is a step, which suits trees
+    assert np.sqrt(np.mean(error**2)) < most * 0.2
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -182,7 +183,7 @@ def test_equal_seeds_give_equal_learners_and_every_model_is_told(name):
     same = made(name, shape).fit(rows, seed=3)
     np.testing.assert_array_equal(asked(one, rows), asked(same, rows))
     assert {sentence.partition(",")[0] for sentence in told} == {"outcome 1 of 2", "outcome 2 of 2"}
-    assert all("tree" in sentence for sentence in told)
+    assert all("tree" in each or "average" in each or "epoch" in each for each in told)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
