@@ -21,6 +21,7 @@ from campaigns.errors import CampaignError, CheckFailed, DataError, choices
 from models.batches import InMemoryBatches
 from models.data import Batch
 from models.inference import bare, find_device, predict
+from models.memory import kept_memory
 from models.space import Config, OneOf, Span, choice, integer, real, text
 
 __all__ = [
@@ -162,7 +163,7 @@ def fit(
         net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
     )
     at = _Progress()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with kept_memory(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         if resume is not None:
             _restore(resume, net, optimizer, at, device)

@@ -37,6 +37,7 @@ from benchmarks.machine import machine, wide_console
 from campaigns.errors import EnvironmentProblem
 from models.catalog import build, catalog, lacks
 from models.data import Batch, Shape
+from models.memory import kept_memory
 from models.training import InMemoryBatches, find_device
 
 BATCHES = (256, 4096, 15_360)
@@ -46,6 +47,7 @@ TWO_FACTORS = Shape(NUMERIC, CATEGORIES, ((0, 0), (1, 0), (0, 1)), OUTCOMES, (0,
 ONE_DOSE = replace(ONE_FACTOR, doses=((0.0, 0.5, 1.0),))
 SIDE = 1024
 PARTS = 4  # batches an epoch, in measuring input
+WARM_UP = 2  # turns that aren't timed
 
 
 def nets() -> dict[str, Shape]:
@@ -78,17 +80,18 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> None
 def times(
     work: Callable[[], object], device: torch.device, least: int, budget: float
 ) -> np.ndarray:
-    """Seconds of doing it, at least ``least`` times and for ``budget`` seconds; one more warms up."""
+    """Seconds of doing it, at least ``least`` times and for ``budget`` seconds, once warm."""
     taken: list[float] = []
-    for turn in range(1 + 1000):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if turn:
-            taken.append(time.perf_counter() - started)
-        if len(taken) >= least and sum(taken) >= budget:
-            break
+    with kept_memory():
+        for turn in range(WARM_UP + 1000):
+            started = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn >= WARM_UP:
+                taken.append(time.perf_counter() - started)
+            if len(taken) >= least and sum(taken) >= budget:
+                break
     return np.array(taken)
 
 
