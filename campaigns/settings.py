@@ -52,6 +52,10 @@ class Settings(BaseSettings):
         "updraft:latest", description="Container image of the compiled pipelines' steps."
     )
     event_store: str | None = Field(None, description="SQLAlchemy URL of the event store.")
+    feast_database: str | None = Field(
+        None, description="PostgreSQL URL of Feast's registry and feature log."
+    )
+    feast_online: str | None = Field(None, description="Redis URL of Feast's online store.")
     tracking_uri: str | None = Field(None, description="MLflow tracking and registry URI.")
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 

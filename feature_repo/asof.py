@@ -43,7 +43,7 @@ class AsofOfflineStore(DuckDBOfflineStore):
     ) -> RetrievalJob:
         """The features of one view, as they were known at each row's time (see Feast's docs)."""
         plain = isinstance(entity_df, pd.DataFrame) and not full_feature_names and not options
-        if not (plain and len(feature_views) == 1 and _is_plain(feature_views[0])):
+        if not (plain and len(feature_views) == 1 and is_plain(feature_views[0])):
             return DuckDBOfflineStore.get_historical_features(
                 config,
                 feature_views,
@@ -57,7 +57,8 @@ class AsofOfflineStore(DuckDBOfflineStore):
         return AsofJob(feature_views[0], [ref.split(":", 1)[1] for ref in feature_refs], entity_df)
 
 
-def _is_plain(view: FeatureView) -> bool:
+def is_plain(view: FeatureView) -> bool:
+    """Whether the view asks for nothing but the last row known."""
     source = view.batch_source
     return not (view.ttl or source.field_mapping or view.projection.join_key_map) and bool(
         source.created_timestamp_column

@@ -9,6 +9,9 @@ from typing import Any
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.data_format import ParquetFormat
+from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import (
+    PostgreSQLSource,
+)
 from feast.types import Float64, String
 
 from feature_repo.names import (
@@ -25,7 +28,7 @@ from feature_repo.names import (
 
 
 def define(
-    unit: str, numeric: Sequence[str], categorical: Sequence[str], log: Path
+    unit: str, numeric: Sequence[str], categorical: Sequence[str], log: Path | str
 ) -> tuple[Any, ...]:
     """The Feast objects: entity, offline log, push source, feature view and feature service.
 
@@ -33,18 +36,17 @@ def define(
         unit: What the campaign calls its unit; the join key is always ``unit_id``.
         numeric: Features that are numbers (Float64).
         categorical: Features that are words (String).
-        log: Folder of the offline log (Parquet).
+        log: The offline log: a folder of Parquet, or a table of PostgreSQL (str).
     """
     fields = field_names([*numeric, *categorical])
     entity = Entity(
         name=ENTITY, join_keys=[UNIT], value_type=ValueType.STRING, description=f"One {unit}."
     )
-    source = FileSource(
-        name=LOG_SOURCE,
-        path=str(log),
-        file_format=ParquetFormat(),
-        timestamp_field=TIME,
-        created_timestamp_column=CREATED,
+    times = {"timestamp_field": TIME, "created_timestamp_column": CREATED}
+    source = (
+        PostgreSQLSource(name=LOG_SOURCE, table=log, **times)
+        if isinstance(log, str)
+        else FileSource(name=LOG_SOURCE, path=str(log), file_format=ParquetFormat(), **times)
     )
     fresh = PushSource(name=PUSH_SOURCE, batch_source=source)
     view = FeatureView(

@@ -45,7 +45,8 @@ class FeatureLog:
     """The log in ``folder``; safe for several processes and threads at once."""
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
-        self.folder, self.schema = folder, schema
+        self.folder = self.place = folder
+        self.schema = schema
 
     def prepare(self) -> None:
         """Make the folder, with one empty file so that it can be read, and the schema the same in all.

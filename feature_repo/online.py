@@ -6,8 +6,11 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+
+from feature_repo.locks import locked
 
 PATIENCE = 30.0  # seconds in which a busy database becomes free
 
@@ -33,6 +36,14 @@ class OnlineState:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Feast shares one connection among threads, and SQLite one file: one writer at a time."""
+        return locked(self.path.with_name(".online.lock"))
+
+    def explained(self) -> AbstractContextManager[None]:
+        """A file needs no explanation of why it is away."""
+        return contextlib.nullcontext()
 
     def prepare(self) -> None:
         """Let decisions be served while features are written (write-ahead log), and make the mark."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,17 +15,18 @@ import pyarrow as pa
 from campaigns.errors import CampaignError, DataError, EnvironmentProblem
 from campaigns.settings import Settings
 from campaigns.spec import EVERY, Campaign
+from feature_repo.database import DatabaseLog
 from feature_repo.layout import (
     CONFIG,
     DEFINITIONS,
     LOG,
     ONLINE_STORE,
     config_text,
+    config_values,
     definitions_text,
-    is_applied,
+    holds,
     write_text,
 )
-from feature_repo.locks import locked
 from feature_repo.log import FeatureLog, log_schema
 from feature_repo.names import CREATED, PUSH_SOURCE, ROW, SERVICE, TIME, UNIT, VIEW, field_names
 from feature_repo.online import OnlineState, once_free
@@ -35,17 +35,20 @@ from feature_repo.rows import feature_rows, key_columns
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+    from feature_repo.redis_store import RedisState
+
 # Units written to the online store in one transaction: other writers wait for well under a second.
 WRITE_BATCH = 5_000
 READ_BATCH = 200
 
 
 class FeatureRepository:
-    """A Feast repository in a folder of its own; safe for several processes at once.
+    """A Feast repository in a folder of its own, or on servers; safe for several processes at once.
 
     Args:
         campaign: Its features, with ``'*'`` expanded.
-        settings: Say where the folder is: ``<home>/feast/<campaign>``.
+        settings: Say where the folder is, ``<home>/feast/<campaign>``, and which servers hold the
+            registry and the log (``feast_database``) and the online store (``feast_online``).
         folder: Another place for it.
 
     Raises:
@@ -58,12 +61,17 @@ class FeatureRepository:
                 f"{campaign.name}: features holds '*'; a feature repository needs their names "
                 "(expand_features gives them, from a table)"
             )
-        self.campaign = campaign
+        self.campaign, self.settings = campaign, settings
         self.folder = folder.absolute() if folder else settings.folder("feast", campaign.name)
         self.fields = field_names(campaign.features.names)
         numeric = [self.fields[name] for name in campaign.features.numeric]
         categorical = [self.fields[name] for name in campaign.features.categorical]
-        self.log = FeatureLog(self.folder / LOG, log_schema(numeric, categorical))
+        schema, database = log_schema(numeric, categorical), settings.feast_database
+        self.log: FeatureLog | DatabaseLog = (
+            DatabaseLog(database, campaign.name, schema)
+            if database
+            else FeatureLog(self.folder / LOG, schema)
+        )
 
     def apply(self) -> None:
         """Make the repository that of the campaign as it is now; what was ingested stays.
@@ -72,19 +80,22 @@ class FeatureRepository:
         """
         self.log.prepare()
         with self.log.writing():
-            if is_applied(self.campaign, self.folder):
+            place = self.log.place
+            config = config_text(self.campaign, self.settings)
+            definitions = definitions_text(self.campaign, place)
+            if self._is_applied({CONFIG: config, DEFINITIONS: definitions}):
                 return
             from feature_repo.definitions import define
 
             features = self.campaign.features
-            write_text(self.folder / CONFIG, config_text(self.campaign))
-            objects = define(
-                self.campaign.unit, features.numeric, features.categorical, self.log.folder
-            )
+            write_text(self.folder / CONFIG, config)
+            objects = define(self.campaign.unit, features.numeric, features.categorical, place)
             self._open().apply(list(objects))
             self._state.prepare()
-            # Last, because is_applied() takes it for the sign that all is done.
-            write_text(self.folder / DEFINITIONS, definitions_text(self.campaign, self.folder))
+            if isinstance(self.log, DatabaseLog):
+                self.log.set_applied(definitions)
+            # Last, because it is taken for the sign that all is done.
+            write_text(self.folder / DEFINITIONS, definitions)
 
     def ingest(self, frame: pd.DataFrame) -> int:
         """Append the features that a decision frame saw to the offline log, once.
@@ -128,7 +139,7 @@ class FeatureRepository:
         if not np.array_equal(rows[order], np.arange(len(decisions))):
             raise DataError(
                 f"the point-in-time join gave {len(rows)} rows for {len(decisions)} decisions; each "
-                f"must come back once: delete {self.log.folder} and ingest again"
+                f"must come back once: delete {self.log.place} and ingest again"
             )
         return self._with_features(decisions, joined.take(order))
 
@@ -202,7 +213,7 @@ class FeatureRepository:
             )
         self.log.append(rows)
         fresh = rows.to_pandas().sort_values(TIME, kind="stable").drop_duplicates(UNIT, keep="last")
-        with self._writing_online():
+        with self._state.writing():
             fresh = fresh[self._not_older(fresh)].reset_index(drop=True)
             if not fresh.empty:
                 fresh[CREATED] = pd.Timestamp.now(tz="UTC").as_unit("us")
@@ -216,13 +227,9 @@ class FeatureRepository:
         latest, newest = self.log.latest(until, created_after)
         for start in range(0, latest.num_rows, WRITE_BATCH):
             rows = latest.slice(start, WRITE_BATCH).to_pandas()
-            with self._writing_online():
+            with self._state.writing():
                 once_free(partial(self._feast.provider.ingest_df, self._view, rows))
         return latest.num_rows, newest
-
-    def _writing_online(self) -> AbstractContextManager[None]:
-        """Feast shares one connection among threads, and SQLite one file: one writer at a time."""
-        return locked(self.folder / ".online.lock")
 
     def _not_older(self, fresh: pd.DataFrame) -> np.ndarray:
         """Whether each row is at least as new as its unit's online features (to Feast's second)."""
@@ -236,7 +243,8 @@ class FeatureRepository:
         found: dict[str, list[Any]] = {name: [] for name in names}
         for start in range(0, len(units), READ_BATCH):
             rows = {UNIT: units[start : start + READ_BATCH]}
-            answer = self._feast.get_online_features(self._service, rows).to_dict(times)
+            with self._state.explained():
+                answer = self._feast.get_online_features(self._service, rows).to_dict(times)
             for name in names:
                 found[name] += answer[name]
         return found
@@ -252,20 +260,35 @@ class FeatureRepository:
         columns |= {name: decisions[name] for name in own if name in campaign.outcomes}
         return pd.DataFrame(columns, index=decisions.index)
 
+    def _is_applied(self, texts: dict[str, str]) -> bool:
+        return holds(self.folder, texts, self.settings) and (
+            not isinstance(self.log, DatabaseLog) or self.log.applied() == texts[DEFINITIONS]
+        )
+
     def _require_applied(self) -> None:
-        if not (self.folder / DEFINITIONS).exists():
+        if (self.folder / DEFINITIONS).exists():
+            return
+        # Where all is on servers, another machine may have applied it.
+        known = isinstance(self.log, DatabaseLog) and self.log.applied()
+        if not (known and self.settings.feast_online):
             raise EnvironmentProblem(
                 f"{self.folder}: no feature repository is here yet; call apply() first"
             )
 
-    @property
-    def _state(self) -> OnlineState:
-        return OnlineState(self.folder / ONLINE_STORE)
+    @cached_property
+    def _state(self) -> OnlineState | RedisState:
+        if self.settings.feast_online is None:
+            return OnlineState(self.folder / ONLINE_STORE)
+        from feature_repo.redis_store import RedisState
+
+        return RedisState(self.settings.feast_online, self.campaign.name)
 
     def _open(self) -> FeatureStore:
-        from feast import FeatureStore
+        from feast import FeatureStore, RepoConfig
 
-        return FeatureStore(repo_path=str(self.folder))
+        config = RepoConfig(**config_values(self.campaign, self.settings))
+        config.repo_path = self.folder
+        return FeatureStore(repo_path=str(self.folder), config=config)
 
     @cached_property
     def _feast(self) -> FeatureStore:

@@ -1,9 +1,13 @@
-"""The feature repository through real Feast: DuckDB offline, SQLite online, registry on disk."""
+"""The feature repository through real Feast: on files (DuckDB, SQLite), and on PostgreSQL and Redis.
+
+The two must give the same answers, so the same tests ask both.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -39,14 +43,41 @@ budget: {{amount: 10}}
     )
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Callable[..., FeatureRepository]:
-    def make(spec: Campaign | None = None) -> FeatureRepository:
+@pytest.fixture(params=["files", "servers"])
+def make(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Callable[..., FeatureRepository]]:
+    """Makes repositories as several processes would; those on servers have a home each."""
+    name, homes = f"demo_{uuid.uuid4().hex}", iter(range(100))
+
+    def on_files(spec: Campaign | None = None) -> FeatureRepository:
         repository = FeatureRepository(spec or campaign(), Settings(home=tmp_path))
         repository.apply()
         return repository
 
-    return make
+    def on_servers(spec: Campaign | None = None) -> FeatureRepository:
+        renamed = (spec or campaign()).model_copy(update={"name": name})
+        repository = FeatureRepository(renamed, servers(tmp_path / str(next(homes))))
+        repository.apply()
+        return repository
+
+    if request.param == "files":
+        yield on_files
+        return
+    database, url = request.getfixturevalue("postgres"), request.getfixturevalue("redis_url")
+
+    def servers(home: Path) -> Settings:
+        return Settings(home=home, feast_database=database, feast_online=url)
+
+    yield on_servers
+    from redis import Redis
+
+    with Redis.from_url(url) as redis:
+        if keys := list(redis.scan_iter(f"*{name}*", count=10_000)):
+            redis.delete(*keys)
+
+
+files_only = pytest.mark.parametrize("make", ["files"], indirect=True)
 
 
 def hours(*values: float) -> pd.Series:
@@ -164,6 +195,7 @@ def test_the_join_is_what_a_loop_over_the_log_finds(make: Callable[..., FeatureR
             assert row.device == expected["device"]
 
 
+@files_only
 def test_a_join_that_loses_rows_is_found_out(
     make: Callable[..., FeatureRepository], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +330,7 @@ def test_decisions_are_served_while_others_push_and_materialize(
     def load() -> int:
         try:
             return FeatureRepository(
-                repository.campaign, Settings(), repository.folder
+                repository.campaign, repository.settings, repository.folder
             ).materialize()
         finally:
             done.set()
@@ -366,6 +398,7 @@ def test_a_campaign_that_gains_a_feature(make: Callable[..., FeatureRepository])
     assert after.online(["a"])["wins"].tolist() == [10.0]
 
 
+@files_only
 def test_a_home_that_moved(make: Callable[..., FeatureRepository], tmp_path: Path) -> None:
     make().ingest(seen(("a", 1, 1.0, "ios")))
     (tmp_path / "feast").rename(tmp_path / "elsewhere")
@@ -384,3 +417,71 @@ def test_before_apply_it_says_what_is_missing(tmp_path: Path) -> None:
     for call in (repository.materialize, lambda: repository.online(["a"])):
         with pytest.raises(EnvironmentProblem, match=r"call apply\(\) first"):
             call()
+
+
+# Servers
+
+servers_only = pytest.mark.parametrize("make", ["servers"], indirect=True)
+
+
+@servers_only
+def test_another_machine_sees_what_was_applied_and_its_own_changes_count(
+    make: Callable[..., FeatureRepository], tmp_path: Path
+) -> None:
+    here = make()
+    here.push(fresh(("a", 2, 2.0, "ios")))
+    settings = here.settings.model_copy(update={"home": tmp_path / "replica"})
+    replica = FeatureRepository(here.campaign, settings)
+    assert replica.online(["a"])["games"].tolist() == [2.0]  # never applied there
+    assert not (replica.folder / "feature_store.yaml").exists()
+    wider = make(campaign("games, wins"))  # on a third machine
+    wider.push(fresh(("a", 3, 3.0, "ios")).assign(wins=1.0))
+    here.apply()  # the campaign as it is here counts again
+    assert here.training_frame(asked(("a", 9)))["games"].tolist() == [3.0]
+    config = (here.folder / "feature_store.yaml").read_text()
+    assert "postgresql://" not in config  # nor any password
+    assert "redis://" not in config
+
+
+@servers_only
+def test_many_machines_may_apply_and_append_at_once(
+    make: Callable[..., FeatureRepository],
+) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        repositories = list(pool.map(lambda _: make(), range(4)))
+        rows = seen(*(("a", hour, float(hour), "ios") for hour in range(50)))
+        assert sum(pool.map(lambda each: each.ingest(rows), repositories)) == 50
+    assert repositories[0].log.latest()[0].num_rows == 1
+
+
+@servers_only
+def test_words_that_a_table_of_text_could_spoil(make: Callable[..., FeatureRepository]) -> None:
+    words = ["", "NULL", "\\N", "\\.", 'say "hi"', "a,b", "two\nlines", "é 漢", " ", "nan"]
+    repository = make()
+    frame = pd.DataFrame(
+        {
+            "unit_id": [f"u,{row}\n" for row in range(len(words))],
+            "decided_at": START,
+            "games": [1e-300, 1e300, 0.1, -0.0, np.nan, 2**53 + 2.0, 1 / 3, 5e-324, 1.0, -1.5],
+            "device": words,
+        }
+    )
+    repository.ingest(frame)
+    pd.testing.assert_frame_equal(repository.training_frame(frame), frame, check_exact=True)
+    repository.materialize()
+    assert repository.online(frame["unit_id"].tolist())["device"].tolist() == words
+
+
+def test_a_server_that_is_away_is_said_plainly(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    away = Settings(home=tmp_path, feast_database="postgresql://me:secret@127.0.0.1:1/none")
+    with pytest.raises(EnvironmentProblem, match="UPDRAFT_FEAST_DATABASE") as refused:
+        FeatureRepository(campaign(), away).apply()
+    assert "secret" not in str(refused.value)
+    other = Settings(home=tmp_path, feast_database="mysql://me@127.0.0.1/none")
+    with pytest.raises(EnvironmentProblem, match="'mysql' is not supported; write postgresql://"):
+        FeatureRepository(campaign(), other)
+    away = Settings(home=tmp_path, feast_online="redis://:secret@127.0.0.1:1/0")
+    with pytest.raises(EnvironmentProblem, match="UPDRAFT_FEAST_ONLINE") as refused:
+        FeatureRepository(campaign(), away).apply()
+    assert "secret" not in str(refused.value)

@@ -33,6 +33,7 @@ each_pod = pytest.mark.parametrize(
 SECRETS = {
     "postgres": {"password"},
     "ray-gcs-redis": {"password"},
+    "updraft-features": {"database", "online"},
     "updraft-object-store": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
     "updraft-serving": {"token"},
     "updraft-stores": {"events", "mlflow"},
@@ -187,7 +188,7 @@ def test_no_secret_is_written_down(target: str) -> None:
         for container in pod.containers:
             for variable in container.get("env", []):
                 if re.search(
-                    r"TOKEN|PASSWORD|SECRET|KEY|EVENT_STORE|BACKEND_STORE", variable["name"]
+                    r"TOKEN|PASSWORD|SECRET|KEY|EVENT_STORE|BACKEND_STORE|FEAST_", variable["name"]
                 ):
                     assert set(variable) == {"name", "valueFrom"}, (
                         f"{pod.where}: {variable['name']}"
