@@ -16,7 +16,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from campaigns.errors import DataError, choices
+from campaigns.errors import CampaignError, DataError, choices
+from campaigns.limits import limit_problems
 from campaigns.spec import EVERY, Campaign
 
 DECISION_COLUMNS = (
@@ -29,7 +30,11 @@ NUMBERS = "a column of words belongs under features.categorical"
 
 
 def expand_features(campaign: Campaign, table: pd.DataFrame) -> Campaign:
-    """The campaign with ``'*'`` in its feature lists replaced by the table's columns."""
+    """The campaign with ``'*'`` in its feature lists replaced by the table's columns.
+
+    Raises:
+        CampaignError: A limit asks for a column that isn't among them.
+    """
     features = campaign.features
     if EVERY not in features.names:
         return campaign
@@ -44,7 +49,10 @@ def expand_features(campaign: Campaign, table: pd.DataFrame) -> Campaign:
         "numeric": _expand(features.numeric, numbers),
         "categorical": _expand(features.categorical, words),
     }
-    return campaign.model_copy(update={"features": type(features)(**expanded)})
+    campaign = campaign.model_copy(update={"features": type(features)(**expanded)})
+    if problems := list(limit_problems(campaign)):
+        raise CampaignError("\n".join(problems))
+    return campaign
 
 
 def _expand(listed: list[str], free: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from campaigns.errors import CampaignError, choices
+from campaigns.limits import KINDS, AnyLimit, Limits
 from campaigns.spec import Campaign
 
 
@@ -50,6 +51,41 @@ def parse_campaign(text: str, where: str = "campaign") -> Campaign:
         )
     try:
         return Campaign.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{where}: {_sentence(item)}" for item in error.errors()]
+        raise CampaignError("\n".join(dict.fromkeys(lines))) from error
+
+
+def load_limits(path: Path) -> list[AnyLimit]:
+    """Read a file of limits, and check what can be checked without a campaign.
+
+    Raises:
+        CampaignError: It is missing, is no YAML or says something wrong: one line a mistake.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CampaignError(
+            f"{path}: can't be read ({error.strerror}); give the path of a file of limits"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CampaignError(f"{path}: is not UTF-8 text; limits are a YAML file") from error
+    return parse_limits(text, str(path))
+
+
+def parse_limits(text: str, where: str) -> list[AnyLimit]:
+    """As :func:`load_limits`, for the text itself."""
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        reason = str(error).splitlines()[0]
+        raise CampaignError(f"{where}: is not valid YAML: {reason}") from error
+    if not isinstance(data, dict) or set(data) != {"limits"}:
+        raise CampaignError(
+            f"{where}: a file of limits starts with 'limits:', and a list below it is all it has"
+        )
+    try:
+        return Limits.model_validate(data).limits
     except ValidationError as error:
         lines = [f"{where}: {_sentence(item)}" for item in error.errors()]
         raise CampaignError("\n".join(dict.fromkeys(lines))) from error
@@ -108,7 +144,8 @@ def _sentence(item: Any) -> str:
         tags = str(context["expected_tags"])
         return f"{path}.kind: {context['tag']!r} is not allowed; choose from {tags}"
     if kind == "union_tag_not_found":
-        return f"{path}.kind: is missing; choose from 'simulator', 'parquet', 'csv' or 'events'"
+        kinds = KINDS if path.startswith("limits") else ("simulator", "parquet", "csv", "events")
+        return f"{path}.kind: is missing; choose from {choices(kinds)}"
     if kind == "string_pattern_mismatch":
         return (
             f"{path}: {seen!r} is no name; use lower-case letters, digits and _, "
@@ -125,6 +162,9 @@ def _readable(location: tuple[Any, ...]) -> list[str]:
     parts = [str(part) for part in location]
     if parts[:1] == ["source"] and len(parts) > 1:
         del parts[1]  # the source's kind
+    if parts[:1] == ["limits"] and len(parts) > 2:
+        del parts[2]  # the limit's kind
+        parts = [part for part in parts if part not in ("values", "range")]
     branches = ("literal[", "list[", "dict[", "function-", "[key]")
     return [part for part in parts if not part.startswith(branches)]
 

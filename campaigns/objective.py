@@ -86,10 +86,13 @@ def budget_per_unit(campaign: Campaign, decided_at: pd.Series) -> float:
         campaign: Gives the budget.
         decided_at: When the log's decisions were made, [N] (UTC).
     """
-    budget, count = campaign.budget, max(len(decided_at), 1)
-    if budget.per == "unit":
-        return budget.amount
-    if budget.per == "total":
-        return budget.amount / count
-    periods = decided_at.dt.tz_localize(None).dt.to_period(_PERIODS[budget.per]).nunique()
-    return budget.amount * periods / count
+    budget = campaign.budget
+    return budget.amount * (1 if budget.per == "unit" else share_of_period(budget.per, decided_at))
+
+
+def share_of_period(per: str, decided_at: pd.Series) -> float:
+    """Which share of a period one decision is, at the pace of a log; of all of it where per is "total"."""
+    count = max(len(decided_at), 1)
+    if per == "total":
+        return 1 / count
+    return decided_at.dt.tz_localize(None).dt.to_period(_PERIODS[per]).nunique() / count

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from campaigns.arms import ArmTable
 from campaigns.errors import choices
+from campaigns.limits import AnyLimit, limit_problems
 from campaigns.part import Finite, Name, NotNegative, Part, Share, text
 from campaigns.treatments import Factor
 
@@ -184,6 +185,7 @@ class Campaign(Part):
     outcomes: dict[Name, Outcome] = Field(min_length=1)
     sequence: list[str] = []
     budget: Budget
+    limits: list[AnyLimit] = []
     exploration: Exploration = Exploration()
     model: ModelChoice = ModelChoice()
     gate: Gate = Gate()
@@ -219,6 +221,8 @@ class Campaign(Part):
             raise ValueError("; ".join(problems))
         if len(self.arm_table) < 2:
             raise ValueError("arms: allows control only; name at least one treated combination")
+        if problems := list(limit_problems(self)):
+            raise ValueError("; ".join(problems))
         return self
 
     def _clashes(self) -> list[str]:

@@ -38,6 +38,7 @@ class UpliftModel:
         net: The trained net, on the CPU, or learner.
         campaign: With ``'*'`` in its features expanded.
         price: lambda, the return that a unit of cost must bring, at the campaign's budget.
+        limit_prices: What one more unit of each of the campaign's other limits brings, by its name.
         meta: Where it comes from (campaign_hash, data_hash, code_version, trained_at, ...).
     """
 
@@ -49,6 +50,7 @@ class UpliftModel:
     net: nn.Module | Learner
     campaign: Campaign
     price: float = 0.0
+    limit_prices: dict[str, float] = field(default_factory=dict)
     meta: dict[str, str] = field(default_factory=dict)
 
     def predict(
@@ -88,6 +90,7 @@ class UpliftModel:
             "shape": asdict(self.shape),
             "scaler": self.scaler.to_dict(),
             "price": self.price,
+            "limit_prices": self.limit_prices,
             "meta": self.meta,
         }
         (folder / CAMPAIGN).write_text(self.campaign.model_dump_json(indent=1), encoding="utf-8")
@@ -132,6 +135,7 @@ class UpliftModel:
             net=net,
             campaign=campaign,
             price=about["price"],
+            limit_prices=about.get("limit_prices", {}),
             meta=about["meta"],
         )
 

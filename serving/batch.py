@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,16 @@ import pandas as pd
 from campaigns.errors import DataError, choices
 from campaigns.frame import unit_ids
 from campaigns.spec import Campaign
+from serving.allotment import (
+    Allotment,
+    Problem,
+    left_of,
+    solve,
+    used,
+    without_explored,
+)
+from serving.caps import find_caps, shut
+from serving.certainty import value_bounds
 from serving.decider import (
     Assessed,
     Model,
@@ -18,15 +30,18 @@ from serving.decider import (
     Unit,
     assess,
     budget_for,
+    columns,
     epoch_key,
     records,
 )
 from serving.events import EventStore
 from serving.ledger import Ledger
-from serving.policy.allocation import Allocation, allocate
-from serving.policy.exploration import Draw, explore
+from serving.limits import Columns, accounts
+from serving.policy.exploration import Draw, explore, held_out
 from serving.policy.spend import effective_epsilon, expected_exploration_cost, period_key
 from serving.records import Decision
+
+LEAST = 1e-3  # an epsilon that is lowered no more, but given up
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +56,9 @@ class BatchRun:
         value: Expected value of each over control, [N]; nan where the request was made before.
         budget: What they might have cost at most; nan likewise.
         repeated: The request was made before: these are the decisions of then.
+        bounds: ``value_lower`` and ``value_upper``, [N] each, where the model has intervals.
+        limits: Of each limit beside the budget what these decisions use, what they might have used at
+            most (what its period had left), and its price.
     """
 
     decisions: list[Decision]
@@ -50,12 +68,16 @@ class BatchRun:
     value: np.ndarray
     budget: float
     repeated: bool = False
+    bounds: dict[str, np.ndarray] = field(default_factory=dict)
+    limits: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
-        """One row a unit: decision_id, unit_id, arm, arm_name, propensity, explored, holdout, cost, value."""
+        """One row a unit: decision_id, unit_id, arm, arm_name, propensity, explored, holdout, cost, value;
+        and value_lower and value_upper, the ends of its interval, where the model has one.
+        """
         names = "decision_id unit_id arm arm_name propensity explored holdout cost".split()
         table = {name: [getattr(d, name) for d in self.decisions] for name in names}
-        return pd.DataFrame(table).assign(value=self.value)
+        return pd.DataFrame(table).assign(value=self.value, **self.bounds)
 
 
 def decide_batch(
@@ -72,7 +94,8 @@ def decide_batch(
 
     Units are drawn for exploration first, and what that costs is set aside; the rest of the budget is
     allocated over everybody (the explored too: what they would get is part of their propensity) by the
-    multiple-choice knapsack. So the spend never passes the budget. Online decisions of the campaign
+    multiple-choice knapsack. So the spend never passes the budget, nor what the period has left of
+    any limit; a least share is kept by the table. Online decisions of the campaign
     wait while these are made and written.
 
     Args:
@@ -85,42 +108,64 @@ def decide_batch(
         now: The moment of the decisions (default: this one), UTC.
 
     Raises:
-        DataError: A column is missing, or a unit comes twice.
+        DataError: A column is missing, a unit comes twice, or the limits can't be kept.
     """
     campaign, now = model.campaign, now or datetime.now(UTC)
     listed = _units(units, campaign)
-    assessed = assess(model, listed)
+    assessed = assess(model, listed, table_columns(units))
     store.register(campaign)
     with store.transaction(campaign.name) as writer:
         before = writer.find(request_id, "") if request_id is not None else None
         if before is not None:
             unknown = np.full(len(before), np.nan)
             return _run(before, 0.0, 0.0, unknown, np.nan, repeated=True)
-        ledger = writer.ledger(period_key(campaign.budget.per, now))
+        kept = accounts(campaign, now)
+        ledger = writer.ledger(period_key(campaign.budget.per, now), kept.values())
         left = budget_for(campaign, ledger, len(listed)) - ledger.spend
         limit = max(left if budget is None else min(left, budget), 0.0)
         drawn, allocation, epsilon, reason = draw_batch(assessed, campaign, ledger, limit, now)
-        policy = Policy(campaign, model_version, model.price)
+        policy = Policy.of(model, model_version)
         made = records(assessed, drawn, policy, now, allocation.price, epsilon, reason)
         writer.add(made, request_id)
     value = assessed.value[np.arange(len(made)), drawn.arm]
-    return _run(made, allocation.price, allocation.gap, value, limit)
+    told = {
+        each.name: {
+            "uses": float(used(each, drawn.arm).sum()),
+            "at_most": each.at_most,
+            "price": allocation.prices[each.name],
+        }
+        for each in left_of(assessed.limits, find_caps(assessed.limits, campaign, ledger, now))
+    }
+    bounds = value_bounds(model, columns(listed, campaign), drawn.arm)
+    run = _run(made, allocation.price, allocation.gap, value, limit)
+    return replace(run, limits=told, bounds=bounds)
 
 
 def draw_batch(
     assessed: Assessed, campaign: Campaign, ledger: Ledger, limit: float, now: datetime
-) -> tuple[Draw, Allocation, float, str]:
+) -> tuple[Draw, Allotment, float, str]:
     """The arms, the allocation behind them, and how much was explored and why; nothing is recorded.
 
     Args:
         assessed: N units.
-        campaign: Gives the rules of exploration and the budget.
+        campaign: Gives the rules of exploration, the budget and the limits.
         ledger: What the period has seen so far.
         limit: Most that the arms may cost, >= 0.
         now: The moment of the decisions, UTC.
+
+    Raises:
+        DataError: The limits can't be kept.
     """
-    rules, cost, allowed = campaign.exploration, assessed.cost, assessed.eligible
+    rules, cost = campaign.exploration, assessed.cost
     ids, epoch = [unit.unit_id for unit in assessed.units], epoch_key(campaign, now)
+    caps = find_caps(assessed.limits, campaign, ledger, now)
+    allowed, _ = shut(assessed.eligible, caps)
+    held = held_out(ids, salt=rules.salt, holdout=rules.holdout)
+    # Held-out units get control whatever the allocation says: their share is for the others.
+    open_arms = allowed & (~held[:, None] | (np.arange(allowed.shape[1]) == 0))
+    limits = left_of(assessed.limits, caps)
+    least = campaign.budget.min_return
+    problem = Problem(assessed.value, cost, open_arms, limit, least, limits)
 
     def draw(greedy: np.ndarray, epsilon: float) -> Draw:
         return explore(greedy, allowed, epsilon, ids, epoch, rules.salt, rules.holdout)
@@ -135,22 +180,28 @@ def draw_batch(
     )
     epsilon, reason = exploring.epsilon, exploring.reason
     nobody = np.zeros(len(ids), dtype=np.int64)
-    rows = np.arange(len(ids))
-    first = draw(nobody, epsilon)
-    explored_cost = float(cost[rows, first.arm][first.explored].sum())
-    if explored_cost > limit:
-        epsilon, explored_cost = 0.0, 0.0
-        reason = f"The budget ({limit:g}) doesn't pay for exploration."
-    # Held-out units get control whatever the allocation says: their share is for the others.
-    open_arms = allowed & (~first.holdout[:, None] | (np.arange(allowed.shape[1]) == 0))
-    allocation = allocate(
-        assessed.value,
-        cost,
-        limit - explored_cost,
-        min_return=campaign.budget.min_return,
-        eligible=open_arms,
-    )
-    return draw(allocation.arm, epsilon), allocation, epsilon, reason
+    while True:
+        first = draw(nobody, epsilon)
+        cost_of_first = float(cost[np.arange(len(ids)), first.arm][first.explored].sum())
+        if cost_of_first > limit:
+            epsilon, reason = 0.0, f"The budget ({limit:g}) doesn't pay for exploration."
+            continue
+        try:
+            rest = without_explored(problem, first.arm, first.explored)
+            found = solve(rest, limits, partial(_arms, draw, epsilon))
+        except DataError:
+            if not epsilon:
+                raise
+            epsilon = epsilon / 4 if epsilon > LEAST else 0.0
+            reason = f"Limits leave less room for exploration: epsilon is {epsilon:.4g}."
+            continue
+        return draw(found.arm, epsilon), found, epsilon, reason
+
+
+def _arms(
+    draw: Callable[[np.ndarray, float], Draw], epsilon: float, greedy: np.ndarray
+) -> np.ndarray:
+    return draw(greedy, epsilon).arm
 
 
 def read_units(table: pd.DataFrame, campaign: Campaign) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -190,6 +241,11 @@ def read_units(table: pd.DataFrame, campaign: Campaign) -> tuple[np.ndarray, dic
         columns[name] = np.empty(len(table), dtype=object)
         columns[name][:] = [None if gone else str(v) for v, gone in zip(column, column.isna())]
     return ids.to_numpy(), columns
+
+
+def table_columns(table: pd.DataFrame) -> Columns:
+    """Every column of a unit table, [N] each, for limits that ask for one."""
+    return {str(name): table[name].to_numpy() for name in table.columns}
 
 
 def _units(table: pd.DataFrame, campaign: Campaign) -> list[Unit]:

@@ -25,8 +25,8 @@ from serving.evaluation import (
     constant_policies,
     held_out,
     model_policy,
-    online_price,
 )
+from serving.online_prices import online_prices
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 
@@ -171,7 +171,9 @@ def contest(
         nobody=nobody.contributions,
         champion_name=f"champion v{champion}",
     )
-    challenger.price = online_price(predicted, log, campaign)
+    challenger.price, challenger.limit_prices = online_prices(
+        predicted, log, campaign, frame["decided_at"]
+    )
     challenger.meta |= {
         "rows": str(len(frame)),
         "learned_until": frame["decided_at"].max().isoformat(),

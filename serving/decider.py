@@ -8,125 +8,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Protocol
 
 import numpy as np
 from uuid6 import uuid7
 
-from campaigns.errors import DataError, choices
-from campaigns.objective import value_and_cost
 from campaigns.spec import Campaign
+from serving.assessment import Assessed, Model, Priced, Unit, assess, columns
+from serving.caps import Cap, enough, find_caps, net_of_limits, shut
 from serving.ledger import Ledger
+from serving.limits import accounts
 from serving.pacing import elapsed, paced_price
 from serving.policy.allocation import decide as best_arm
 from serving.policy.exploration import Draw, explore
+from serving.policy.limits import Limit
 from serving.policy.spend import (
     effective_epsilon,
     expected_exploration_cost,
     guard_budget,
     period_key,
 )
-from serving.records import Decision, Feature
+from serving.records import Decision
 
-
-class Model(Protocol):
-    """What serving needs of a model (:class:`models.uplift_model.UpliftModel` is one)."""
-
-    @property
-    def campaign(self) -> Campaign: ...
-
-    @property
-    def price(self) -> float:
-        """lambda at the campaign's budget."""
-        ...
-
-    def predict(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Expected potential outcomes [N, A, K] from the features' columns [N]."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """Who is decided on, with the features as seen; None is missing.
-
-    ``arms`` names what the unit may get (control always is); None = every arm.
-    """
-
-    unit_id: str
-    features: Mapping[str, Feature]
-    arms: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Assessed:
-    """Units with what the model says of them: value and cost over control, eligible arms; all [N, A]."""
-
-    units: Sequence[Unit]
-    value: np.ndarray
-    cost: np.ndarray
-    eligible: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.units)
-
-    def __getitem__(self, rows: slice) -> Assessed:
-        return Assessed(self.units[rows], self.value[rows], self.cost[rows], self.eligible[rows])
+__all__ = ["Assessed", "Model", "Policy", "Unit", "assess", "columns", "decide", "records"]
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What decides: the campaign's rules, the model's version and its price, lambda at the budget."""
+    """What decides: the campaign's rules, the model's version and its price, lambda at the budget.
+
+    ``limit_prices`` are those of the campaign's other limits, by name.
+    """
 
     campaign: Campaign
     model_version: str | None
     price: float
+    limit_prices: Mapping[str, float] = field(default_factory=dict)
 
-
-def assess(model: Model, units: Sequence[Unit]) -> Assessed:
-    """Value and cost of every arm for every unit.
-
-    Raises:
-        DataError: The model answers something that is no number.
-    """
-    campaign = model.campaign
-    predicted = np.asarray(model.predict(columns(units, campaign)), dtype=np.float64)
-    expected = (len(units), len(campaign.arm_table), len(campaign.outcomes))
-    if predicted.shape != expected or not np.isfinite(predicted).all():
-        raise DataError(
-            f"campaign {campaign.name!r}: the model answers {list(predicted.shape)} with "
-            f"{int((~np.isfinite(predicted)).sum())} values that are no numbers; "
-            f"it should be {list(expected)} numbers"
-        )
-    value, cost = value_and_cost(predicted, campaign)
-    return Assessed(units, value, cost, _eligible(units, campaign))
-
-
-def columns(units: Sequence[Unit], campaign: Campaign) -> dict[str, np.ndarray]:
-    """The units' features as the model takes them: numbers with NaN, words with None, [N] each."""
-    features = campaign.features
-    table: dict[str, np.ndarray] = {}
-    for name in features.numeric:
-        seen = [unit.features.get(name) for unit in units]
-        table[name] = np.array([math.nan if one is None else one for one in seen], dtype=np.float64)
-    for name in features.categorical:
-        table[name] = np.empty(len(units), dtype=object)
-        table[name][:] = [unit.features.get(name) for unit in units]
-    return table
-
-
-def _eligible(units: Sequence[Unit], campaign: Campaign) -> np.ndarray:
-    names = campaign.arm_table.names
-    eligible = np.ones((len(units), len(names)), dtype=bool)
-    for row, unit in enumerate(units):
-        if unit.arms is None:
-            continue
-        unknown = [arm for arm in unit.arms if arm not in names]
-        if unknown:
-            raise DataError(f"arm {unknown[0]!r} is none of the campaign's: {choices(names)}")
-        eligible[row] = [index == 0 or name in unit.arms for index, name in enumerate(names)]
-    return eligible
+    @classmethod
+    def of(cls, model: Model, version: str | None) -> Policy:
+        """A model's."""
+        prices = model.limit_prices if isinstance(model, Priced) else {}
+        return cls(model.campaign, version, model.price, prices)
 
 
 def decide(
@@ -135,7 +59,8 @@ def decide(
     """Choose an arm for each unit, within what is left of the period's budget.
 
     The propensities are true given the ledger. While the budget can pay the dearest arm for
-    everybody, all are decided at once; near its end one by one, so that it is never overspent.
+    everybody, and every limit has room for it, all are decided at once; near an end one by one, so
+    that nothing is ever overspent. An arm that no longer fits a limit isn't eligible.
 
     Args:
         assessed: N units.
@@ -144,6 +69,8 @@ def decide(
         now: The moment of the decision (default: this one), UTC.
     """
     now = now or datetime.now(UTC)
+    caps = find_caps(assessed.limits, policy.campaign, ledger, now)
+    eligible, shutting = shut(assessed.eligible, caps)
     dearest = float(assessed.cost.max(initial=0.0))
     budget = budget_for(policy.campaign, ledger, len(assessed))
     plenty = ledger.spend + len(assessed) * dearest <= budget
@@ -151,12 +78,14 @@ def decide(
         ledger.spend >= budget_for(policy.campaign, ledger, 1)
         and policy.campaign.budget.per != "unit"
     )
-    if plenty or used_up or len(assessed) <= 1:
-        return _decide(assessed, policy, ledger, budget, now)
+    nobody_paid = used_up and bool(assessed.cost.any())
+    together = (plenty or used_up) and (nobody_paid or enough(eligible, caps))
+    if together or len(assessed) <= 1:
+        assessed = replace(assessed, eligible=eligible)
+        return _decide(assessed, policy, ledger, budget, now, caps, shutting)
     decisions: list[Decision] = []
     for row in range(len(assessed)):
-        one = assessed[row : row + 1]
-        made = _decide(one, policy, ledger, budget_for(policy.campaign, ledger, 1), now)
+        made = decide(assessed[row : row + 1], policy, ledger, now)
         ledger = ledger.plus(made)
         decisions += made
     return decisions
@@ -170,7 +99,13 @@ def budget_for(campaign: Campaign, ledger: Ledger, units: int) -> float:
 
 
 def _decide(
-    assessed: Assessed, policy: Policy, ledger: Ledger, budget: float, now: datetime
+    assessed: Assessed,
+    policy: Policy,
+    ledger: Ledger,
+    budget: float,
+    now: datetime,
+    caps: list[Cap],
+    shutting: list[str],
 ) -> list[Decision]:
     campaign, cost = policy.campaign, assessed.cost
     rules = campaign.exploration
@@ -182,7 +117,12 @@ def _decide(
         budget=budget,
         elapsed=elapsed(campaign.budget, now),
     )
-    greedy = best_arm(assessed.value, cost, price, assessed.eligible)
+    prices = dict(policy.limit_prices)
+    prices |= {
+        cap.limit.name: cap.price(prices.get(cap.limit.name, 0.0), campaign, now) for cap in caps
+    }
+    value = net_of_limits(assessed.value, assessed.limits, prices)
+    greedy = best_arm(value, cost, price, assessed.eligible)
     exploring = effective_epsilon(
         rules.epsilon,
         ledger.exploration_spend,
@@ -205,8 +145,9 @@ def _decide(
         rules.salt,
         rules.holdout,
     )
-    reason = " ".join(filter(None, [exploring.reason, guarded.reason]))
-    return records(assessed, drawn, policy, now, price, guarded.epsilon, reason)
+    common = (exploring.reason, guarded.reason)
+    reasons = [" ".join(filter(None, [*common, one])) for one in shutting]
+    return records(assessed, drawn, policy, now, price, guarded.epsilon, reasons)
 
 
 def records(
@@ -216,10 +157,15 @@ def records(
     now: datetime,
     price: float,
     epsilon: float,
-    reason: str = "",
+    reason: str | Sequence[str] = "",
 ) -> list[Decision]:
-    """What was drawn for N units, as N decisions with ids of their own."""
+    """What was drawn for N units, as N decisions with ids of their own.
+
+    ``reason`` is one for all, or one a unit.
+    """
     campaign, cost = policy.campaign, assessed.cost
+    reasons = [reason] * len(assessed) if isinstance(reason, str) else reason
+    used = uses_of(assessed.limits, drawn.arm, campaign, now)
     table, version = campaign.arm_table, campaign.hash
     period, epoch = period_key(campaign.budget.per, now), epoch_key(campaign, now)
     return [
@@ -243,10 +189,26 @@ def records(
             epsilon=epsilon,
             epoch=epoch,
             period=period,
-            reason="The unit is held out." if drawn.holdout[row] else reason,
+            reason="The unit is held out." if drawn.holdout[row] else reasons[row],
+            uses=used[row],
         )
         for row, (unit, arm) in enumerate(zip(assessed.units, drawn.arm.tolist()))
     ]
+
+
+def uses_of(
+    limits: Sequence[Limit], arm: np.ndarray, campaign: Campaign, now: datetime
+) -> list[dict[tuple[str, str], float]]:
+    """What each of N units, given these arms, uses of the limits that are counted."""
+    used: list[dict[tuple[str, str], float]] = [{} for _ in arm]
+    kept = accounts(campaign, now)
+    for limit in limits:
+        if limit.name in kept:
+            use = np.broadcast_to(limit.use, (len(arm), len(campaign.arm_table)))
+            given = use[np.arange(len(arm)), arm]
+            for row in np.flatnonzero(given):
+                used[row][kept[limit.name]] = float(given[row])
+    return used
 
 
 def epoch_key(campaign: Campaign, now: datetime) -> str:

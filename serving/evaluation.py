@@ -189,25 +189,6 @@ def by_every_estimator(score: PolicyScore, log: HeldOut, campaign: Campaign) -> 
     return found
 
 
-def online_price(predicted: np.ndarray, log: HeldOut, campaign: Campaign) -> float:
-    """lambda for serving: what exploration costs is taken off the budget before it is spent greedily.
-
-    Args:
-        predicted: A model's predictions on the held-out rows, [N, A, K].
-        log: The held-out rows.
-        campaign: Gives budget and exploration.
-    """
-    rules = campaign.exploration
-    value, cost = value_and_cost(predicted, campaign)
-    epsilon = rules.epsilon * (1 - rules.holdout)
-    random = min(epsilon * float(cost.mean()), rules.max_spend_share * log.budget_per_unit)
-    explored = random / float(cost.mean()) if cost.any() else epsilon
-    chosen = max(1 - explored - rules.holdout, 1e-9)
-    left = max(log.budget_per_unit - random, 0.0) / chosen
-    allocation = allocate(value, cost, left * len(value), min_return=campaign.budget.min_return)
-    return float(allocation.price)
-
-
 def best_arm(frame: pd.DataFrame, campaign: Campaign) -> int:
     """The arm with the highest mean reward on the explored rows that are not held out."""
     rows = frame[

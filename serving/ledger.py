@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -11,34 +11,49 @@ from sqlalchemy import BigInteger, Connection, Select, bindparam, cast, func, se
 from sqlalchemy.dialects import postgresql, sqlite
 
 from serving.records import Decision
-from serving.tables import ledger
+from serving.tables import ledger, limit_uses
 
 SUMS = ("decisions", "explored", "holdout", "spend", "exploration_spend")
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Sums over decisions; costs are expected ones, in the budget's unit."""
+    """Sums over decisions; costs are expected ones, in the budget's unit.
+
+    ``uses`` is what has been used of each limit, by (limit, period).
+    """
 
     decisions: int = 0
     explored: int = 0
     holdout: int = 0
     spend: float = 0.0
     exploration_spend: float = 0.0
+    uses: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def plus(self, decisions: Iterable[Decision]) -> Ledger:
         """These sums with some more decisions."""
         total = self
         for one in decisions:
+            explored = one.cost * one.explored
             total = replace(
                 total,
                 decisions=total.decisions + 1,
                 explored=total.explored + one.explored,
                 holdout=total.holdout + one.holdout,
                 spend=total.spend + one.cost,
-                exploration_spend=total.exploration_spend + one.cost * one.explored,
+                exploration_spend=total.exploration_spend
+                + (explored if one.exploration_cost is None else one.exploration_cost),
             )
+            if one.uses:
+                total = replace(total, uses=_added(total.uses, one.uses))
         return total
+
+
+Uses = Mapping[tuple[str, str], float]
+
+
+def _added(uses: Uses, more: Uses) -> Uses:
+    return {**uses, **{account: uses.get(account, 0.0) + used for account, used in more.items()}}
 
 
 def read(connection: Connection, campaign: str, period: str | None = None) -> Ledger:
@@ -48,6 +63,18 @@ def read(connection: Connection, campaign: str, period: str | None = None) -> Le
     else:
         sums = connection.execute(_PERIOD, {"campaign": campaign, "period": period})
     return Ledger(**sums.mappings().one())
+
+
+def uses(
+    connection: Connection, campaign: str, accounts: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], float]:
+    """What has been used of each limit in its period, by (limit, period); 0 where nothing was."""
+    if not accounts:
+        return {}
+    periods = sorted({period for _, period in accounts})
+    found = connection.execute(_USES, {"campaign": campaign, "periods": periods})
+    known = {(row.limit_name, row.period): float(row.used) for row in found}
+    return {account: known.get(account, 0.0) for account in accounts}
 
 
 def by_arm(connection: Connection, campaign: str) -> dict[str, int]:
@@ -68,6 +95,15 @@ def count(connection: Connection, campaign: str, decisions: Sequence[Decision]) 
             _row(campaign, period, arm, group) for (period, arm), group in sorted(groups.items())
         ]
         connection.execute(_addition(connection.dialect.name), rows)
+    used: Uses = {}
+    for decision in decisions:
+        used = _added(used, decision.uses) if decision.uses else used
+    if used:
+        entries = [
+            {"campaign": campaign, "limit_name": name, "period": period, "used": amount}
+            for (name, period), amount in sorted(used.items())
+        ]
+        connection.execute(_use(connection.dialect.name), entries)
 
 
 def _row(campaign: str, period: str, arm: str, decisions: Sequence[Decision]) -> dict[str, Any]:
@@ -96,3 +132,19 @@ def _addition(dialect: str) -> Any:
     insert = (postgresql if dialect == "postgresql" else sqlite).insert(ledger)
     added = {name: ledger.c[name] + insert.excluded[name] for name in SUMS}
     return insert.on_conflict_do_update(index_elements=list(ledger.primary_key), set_=added)
+
+
+_USES = select(limit_uses.c.limit_name, limit_uses.c.period, limit_uses.c.used).where(
+    limit_uses.c.campaign == bindparam("campaign"),
+    limit_uses.c.period.in_(bindparam("periods", expanding=True)),
+)
+
+
+@cache
+def _use(dialect: str) -> Any:
+    """As ``_addition``, for limits."""
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert(limit_uses)
+    return insert.on_conflict_do_update(
+        index_elements=list(limit_uses.primary_key),
+        set_={"used": limit_uses.c.used + insert.excluded.used},
+    )

@@ -50,9 +50,11 @@ def paced_price(
 
 def elapsed(budget: Budget, now: datetime) -> float | None:
     """How much of the budget's period has passed, 0..1, by UTC; None where nothing is paced by it."""
-    if budget.pacing == "none":
-        return None
-    per = budget.per
+    return None if budget.pacing == "none" else elapsed_of(budget.per, now)
+
+
+def elapsed_of(per: str, now: datetime) -> float | None:
+    """How much of a period of this kind has passed, 0..1, by UTC; None where it has no end."""
     now = now.astimezone(UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     if per == "hour":

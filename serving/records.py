@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from campaigns.errors import DataError
@@ -39,6 +39,8 @@ class Decision:
         epoch: The epoch of the draws.
         period: The budget's period that pays.
         reason: Why it isn't simply the policy's choice ("" where it is).
+        uses: What it uses of each limit, by (limit, period); counted in the ledger, not kept with it.
+        exploration_cost: What of the cost is exploration's; counted likewise. None: all where explored.
     """
 
     decision_id: str
@@ -61,6 +63,8 @@ class Decision:
     price: float | None = None
     epsilon: float | None = None
     reason: str = ""
+    uses: Mapping[tuple[str, str], float] = field(default_factory=dict, compare=False)
+    exploration_cost: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a record that would poison what is learned from it.

@@ -18,6 +18,7 @@ from serving.batching import Batcher, Full, Pending
 from serving.decider import Assessed, Model, Policy, Unit, assess, decide
 from serving.events import EventStore
 from serving.inputs import Refused, complete, read_units
+from serving.limits import accounts
 from serving.policy.spend import period_key
 from serving.records import Decision, Feature, OutcomeRecord, OutcomeReport
 from serving.schemas import DecisionRequest
@@ -44,7 +45,7 @@ class Deployed:
 
     @property
     def policy(self) -> Policy:
-        return Policy(self.campaign, self.version, self.model.price)
+        return Policy.of(self.model, self.version)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,8 +208,9 @@ def _choose(
     writer: Transaction,
 ) -> list[list[Decision] | RequestConflict]:
     """Decide on each request in its turn, and write all of it down."""
-    now = datetime.now(UTC)
-    ledger = writer.ledger(period_key(deployed.campaign.budget.per, now))
+    now, campaign = datetime.now(UTC), deployed.campaign
+    period = period_key(campaign.budget.per, now)
+    ledger = writer.ledger(period, accounts(campaign, now).values())
     results: list[list[Decision] | RequestConflict] = []
     start = 0
     for pending in batch:

@@ -14,7 +14,9 @@ from prometheus_client.registry import Collector
 from pydantic import BaseModel, Field
 
 from campaigns.errors import UpdraftError
+from campaigns.limits import counted
 from serving.ledger import Ledger
+from serving.limits import accounts
 from serving.pacing import elapsed, paced_price
 from serving.policy.spend import effective_epsilon, expected_exploration_cost, period_key
 from serving.service import Deployed, Service
@@ -35,6 +37,13 @@ class ExplorationStatus(BaseModel):
     holdout: float = Field(description="Share of units that are never treated.")
 
 
+class LimitStatus(BaseModel):
+    limit: str
+    period: str
+    at_most: float
+    used: float = Field(description="By what was decided in this period.")
+
+
 class CampaignStatus(BaseModel):
     """A campaign as it is served now."""
 
@@ -50,6 +59,7 @@ class CampaignStatus(BaseModel):
     epsilon: float = Field(description="Share decided at random now.")
     epsilon_reason: str = Field(description="Why that isn't what the campaign asks.")
     budget: BudgetStatus
+    limits: list[LimitStatus] = Field(description="Those that are counted decision by decision.")
     exploration: ExplorationStatus
     decisions: int = Field(description="So far, over all periods.")
     by_arm: dict[str, int]
@@ -72,7 +82,9 @@ def describe(service: Service, name: str, now: datetime | None = None) -> Campai
     campaign, now = deployed.campaign, now or datetime.now(UTC)
     rules, per = campaign.exploration, campaign.budget.per
     period = period_key(per, now)
-    spent, total = service.store.ledger(name, period), service.store.ledger(name)
+    kept = accounts(campaign, now)
+    spent = service.store.ledger(name, period, kept.values())
+    total = service.store.ledger(name)
     amount = _amount(deployed, spent)
     left = max(amount - spent.spend, 0.0)
     cap = rules.max_spend_share * amount
@@ -102,6 +114,15 @@ def describe(service: Service, name: str, now: datetime | None = None) -> Campai
         epsilon=0.0 if used_up else exploring.epsilon,
         epsilon_reason="The period's budget is used up." if used_up else exploring.reason,
         budget=BudgetStatus(per=per, period=period, amount=amount, spent=spent.spend, left=left),
+        limits=[
+            LimitStatus(
+                limit=limit.title,
+                period=kept[limit.title][1],
+                at_most=limit.at_most,
+                used=spent.uses[kept[limit.title]],
+            )
+            for limit in counted(campaign.limits)
+        ],
         exploration=ExplorationStatus(
             epsilon=rules.epsilon, cap=cap, spent=spent.exploration_spend, holdout=rules.holdout
         ),
@@ -181,6 +202,11 @@ class Monitor(Collector):
             "exploration": _gauge(
                 "updraft_period_exploration_spend", "What exploration cost in this period."
             ),
+            "limit": GaugeMetricFamily(
+                "updraft_limit_used",
+                "What this period has used of a limit, as a share.",
+                labels=["campaign", "limit"],
+            ),
             "healthy": _gauge("updraft_campaign_healthy", "1 where it is served as it should be."),
         }
         version = GaugeMetricFamily(
@@ -205,6 +231,9 @@ class Monitor(Collector):
             }
             for key, value in values.items():
                 gauges[key].add_metric([name], value)
+            for limit in now.limits:
+                if limit.at_most:
+                    gauges["limit"].add_metric([name, limit.limit], limit.used / limit.at_most)
             version.add_metric([name, now.model_version], 1)
         return [decisions, *counters.values(), *gauges.values(), version]
 

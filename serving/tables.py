@@ -109,6 +109,16 @@ ledger = Table(
     Column("exploration_spend", Float(53), nullable=False),
 )
 
+# What the decisions of a period have used of a limit, kept likewise.
+limit_uses = Table(
+    "limit_uses",
+    metadata,
+    Column("campaign", String(63), primary_key=True),
+    Column("limit_name", Text, primary_key=True),
+    Column("period", String(63), primary_key=True),
+    Column("used", Float(53), nullable=False),
+)
+
 
 def open_engine(address: str) -> Engine:
     """An engine for the event store, its tables made if they are missing.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Collection, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, insert, select
@@ -57,9 +57,10 @@ class Transaction:
                 f"{choices(sorted(known))}; register it first"
             )
 
-    def ledger(self, period: str) -> Ledger:
-        """What the period had seen before this transaction."""
-        return ledger.read(self._connection, self.campaign, period)
+    def ledger(self, period: str, accounts: Collection[tuple[str, str]] = ()) -> Ledger:
+        """What the period, and these (limit, period), had seen before this transaction."""
+        sums = ledger.read(self._connection, self.campaign, period)
+        return replace(sums, uses=ledger.uses(self._connection, self.campaign, accounts))
 
     def find(self, request_id: str, body: str) -> list[Decision] | None:
         """The decisions that this request got before, or None.
@@ -135,7 +136,7 @@ def fetch(connection: Connection, decision_ids: Sequence[str]) -> list[Decision]
     return [found[decision_id] for decision_id in decision_ids if decision_id in found]
 
 
-_FIELDS = tuple(field.name for field in fields(Decision))
+_FIELDS = tuple(field.name for field in fields(Decision) if field.compare)
 
 
 def _row(decision: Decision) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,14 @@ from campaigns.errors import CampaignError, choices
 from campaigns.objective import arm_costs
 from campaigns.settings import Settings
 from campaigns.spec import Campaign
-from serving.decider import epoch_key
+from serving.allotment import used
+from serving.assessment import feature_columns
+from serving.caps import Cap, find_caps, shut
+from serving.decider import epoch_key, uses_of
 from serving.events import EventStore
+from serving.ledger import Ledger
+from serving.limits import accounts, may_get, sums
+from serving.policy.limits import Limit
 from serving.policy.power import power_report
 from serving.policy.spend import period_key
 from serving.policy.trial import Trial, sample_trial
@@ -49,6 +57,9 @@ def run_trial(
 ) -> TrialRun:
     """Draw a trial from ``units`` inside what is left of the exploration budget, and record it.
 
+    It keeps to the campaign's rules of eligibility, stocks and part budgets. Guardrails and least shares
+    speak of a model's choices, and a trial has none.
+
     Args:
         campaign: Gives arms, rules and budget.
         units: ``unit_id`` and the features, one row a unit.
@@ -73,30 +84,53 @@ def run_trial(
     store.register(campaign)
     rules, period = campaign.exploration, period_key(campaign.budget.per, now)
     epoch = epoch_key(campaign, now)
+    kept = accounts(campaign, now)
     # A unit keeps its arm all through an epoch, so whoever was decided on in this one is left out.
     units = units[~units["unit_id"].isin(store.units_of(campaign.name, epoch))]
     costs = campaign.arm_table.costs if history is None else arm_costs(history, campaign)
-    left = _left(campaign, store, period, len(units))
-    trial = sample_trial(
-        units["unit_id"].to_numpy(dtype=object),
-        replace(campaign.arm_table, costs=costs),
-        budget=share * left,
-        epsilon=rules.epsilon,
-        epoch=epoch,
-        salt=rules.salt,
-        strata=units[stratify_by].fillna("").to_numpy() if stratify_by else None,
-        holdout=rules.holdout,
-    )
-    decisions = _decisions(trial, units, costs, campaign, period, now)
-    store.record_decisions(decisions)
+    columns = feature_columns(units, campaign)
+    spent = np.broadcast_to(costs, (len(units), len(costs)))
+    limits = sums(campaign, columns, spent, None)
+    with store.transaction(campaign.name) as writer:
+        ledger = writer.ledger(period, kept.values())
+        caps = find_caps(limits, campaign, ledger, now)
+        eligible, _ = shut(may_get(campaign, columns, len(units)), caps)
+        left = _left(campaign, ledger, len(units))
+        draw = partial(
+            sample_trial,
+            units["unit_id"].to_numpy(dtype=object),
+            replace(campaign.arm_table, costs=costs),
+            budget=share * left,
+            epoch=epoch,
+            salt=rules.salt,
+            strata=units[stratify_by].fillna("").to_numpy() if stratify_by else None,
+            eligible=eligible,
+            holdout=rules.holdout,
+        )
+        trial = _within(draw(epsilon=rules.epsilon), caps, draw)
+        decisions = _decisions(trial, units, costs, campaign, period, now, limits)
+        writer.add(decisions)
     return TrialRun(
         _frame(decisions, campaign), _power(trial, campaign, history), _told(trial, left)
     )
 
 
-def _left(campaign: Campaign, store: EventStore, period: str, units: int) -> float:
+def _within(trial: Trial, caps: list[Cap], draw: Callable[..., Trial]) -> Trial:
+    """The trial, or one of fewer units that keeps to every limit."""
+    while trial.got:
+        most = 1.0
+        for cap in caps:
+            taken = float(used(cap.limit.rows_at(trial.row), trial.arm).sum())
+            if taken > cap.room:
+                most = min(most, max(cap.room, 0.0) / taken)
+        if most == 1.0:
+            break
+        trial = draw(size=int(trial.got * most * 0.98))
+    return trial
+
+
+def _left(campaign: Campaign, spent: Ledger, units: int) -> float:
     """What exploration may still cost in this period."""
-    spent = store.ledger(campaign.name, period)
     amount = campaign.budget.amount
     if campaign.budget.per == "unit":
         amount *= spent.decisions + units
@@ -111,8 +145,10 @@ def _decisions(
     campaign: Campaign,
     period: str,
     now: datetime,
+    limits: tuple[Limit, ...],
 ) -> list[Decision]:
     table = campaign.arm_table
+    used_up = uses_of([limit.rows_at(trial.row) for limit in limits], trial.arm, campaign, now)
     features = units[campaign.features.names].iloc[trial.row]
     seen = features.astype(object).where(features.notna(), None).to_dict("records")
     return [
@@ -135,9 +171,14 @@ def _decisions(
             epoch=str(trial.epoch),
             period=period,
             reason="A trial drew the unit and the arm.",
+            uses=uses,
         )
-        for unit, arm, p, row in zip(
-            trial.unit_id.tolist(), trial.arm.tolist(), trial.explored_propensity.tolist(), seen
+        for unit, arm, p, row, uses in zip(
+            trial.unit_id.tolist(),
+            trial.arm.tolist(),
+            trial.explored_propensity.tolist(),
+            seen,
+            used_up,
         )
     ]
 

@@ -6,28 +6,22 @@ and writes a record of each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from campaigns.errors import CampaignError, DataError, choices
-from campaigns.frame import words
-from campaigns.limits import (
-    BUDGET,
-    AnyLimit,
-    BudgetLimit,
-    ShareLimit,
-    StockLimit,
-)
+from campaigns.errors import CampaignError, DataError
+from campaigns.limits import BUDGET
 from campaigns.objective import value_and_cost
 from campaigns.spec import Campaign
-from serving.batch import read_units
+from serving.batch import read_units, table_columns
+from serving.certainty import value_bounds
 from serving.decider import Model
+from serving.limits import may_get, sums
 from serving.policy.exploration import held_out
-from serving.policy.limits import Limit, budget, guardrail, least_share, stock
+from serving.policy.limits import budget
 from serving.policy.planning import Plan, allocate_within
 
 
@@ -36,7 +30,8 @@ class UnitPlan:
     """The plan.
 
     Attributes:
-        table: One row a unit: unit_id, arm, arm_name, value and cost over control, holdout.
+        table: One row a unit: unit_id, arm, arm_name, value and cost over control, holdout; and
+            value_lower and value_upper, the ends of the value's interval, where the model has one.
         value: Expected value over control, in the budget's unit.
         cost: Expected cost.
         plan: The allocation behind it; its values are net of ``min_return`` times the cost.
@@ -74,18 +69,16 @@ def plan_units(
     campaign: Campaign,
     *,
     amount: float | None = None,
-    limits: Sequence[AnyLimit] = (),
 ) -> UnitPlan:
-    """Maximise sum(v - min_return * c) over the units within the budget and the limits.
+    """Maximise sum(v - min_return * c) over the units within the budget and the campaign's limits.
 
-    Held-out units get control.
+    Held-out units get control. Limits are taken whole, whatever their period has seen so far.
 
     Args:
         model: Answers for the campaign's arms and outcomes.
         units: As :func:`serving.batch.read_units` takes them, and the columns that limits ask for.
-        campaign: Gives values, costs, holdout and ``min_return``; with features spelled out.
+        campaign: Gives values, costs, limits, holdout and ``min_return``; with features spelled out.
         amount: The budget; default: that of one of the campaign's periods.
-        limits: Others to keep to.
 
     Raises:
         DataError: The table or the model's answers are wrong, or no allocation keeps to the limits.
@@ -109,9 +102,10 @@ def plan_units(
         )
     rules = campaign.exploration
     held = held_out(ids, salt=rules.salt, holdout=rules.holdout)
-    eligible = ~held[:, None] | (np.arange(value.shape[1]) == 0)
-    every = [budget(most, cost, name=BUDGET)]
-    every += [_limit(each, units, predicted, cost, campaign) for each in limits]
+    known = {**table_columns(units), **columns}
+    eligible = may_get(campaign, known, len(ids))
+    eligible &= ~held[:, None] | (np.arange(value.shape[1]) == 0)
+    every = [budget(most, cost, name=BUDGET), *sums(campaign, known, cost, predicted)]
     arm, made = allocate_within(value - campaign.budget.min_return * cost, every, eligible=eligible)
     given = np.arange(len(arm)), arm
     table = pd.DataFrame(
@@ -122,6 +116,7 @@ def plan_units(
             "value": value[given],
             "cost": cost[given],
             "holdout": held,
+            **value_bounds(model, columns, arm),
         }
     )
     at_most = {limit.name: limit.at_most for limit in every}
@@ -132,42 +127,3 @@ def default_budget(campaign: Campaign, units: int) -> float:
     """What one of the campaign's periods pays for these units."""
     per_unit = campaign.budget.per == "unit"
     return campaign.budget.amount * (units if per_unit else 1)
-
-
-def _limit(
-    asked: AnyLimit,
-    units: pd.DataFrame,
-    predicted: np.ndarray,
-    cost: np.ndarray,
-    campaign: Campaign,
-) -> Limit:
-    arms, name = list(campaign.arm_table.names), asked.title
-    if isinstance(asked, StockLimit):
-        return stock(asked.at_most, _known(asked.arm, arms[1:], name) + 1, len(arms), name=name)
-    if isinstance(asked, BudgetLimit):
-        return budget(asked.amount, cost, name=name, units=_where(asked, units))
-    if isinstance(asked, ShareLimit):
-        given = None if asked.arms is None else [_known(a, arms, name) for a in asked.arms]
-        return least_share(asked.at_least, _where(asked, units), len(arms), name=name, given=given)
-    column = _known(asked.outcome, list(campaign.outcomes), name)
-    return guardrail(asked.at_most, (predicted - predicted[:, :1])[:, :, column], name=name)
-
-
-def _known(name: str, names: list[str], where: str) -> int:
-    if name not in names:
-        raise CampaignError(f"limits: {where}: {name!r} is none; choose from {choices(names)}")
-    return names.index(name)
-
-
-def _where(asked: BudgetLimit | ShareLimit, units: pd.DataFrame) -> np.ndarray:
-    inside = np.ones(len(units), dtype=bool)
-    for column, values in asked.where.items():
-        if column not in units.columns:
-            raise CampaignError(
-                f"limits: {asked.title}: the unit table has no column {column!r}; choose from "
-                f"{choices(map(str, units.columns))}"
-            )
-        inside &= np.isin(words(units[column]).astype(str), values)
-    if not inside.any():
-        raise CampaignError(f"limits: {asked.title}: no unit is meant; look at its 'where'")
-    return inside

@@ -22,6 +22,7 @@ from pipelines.commands.tables import require_table, save_table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from campaigns.spec import Campaign
     from models.uplift_model import UpliftModel
 
 
@@ -40,7 +41,8 @@ def allocate(
         typer.Option(min=0, help="Most to spend; default: the campaign's of a period."),
     ] = None,
     limits: Annotated[
-        Path | None, typer.Option(help="A file (YAML) of stocks, shares, guardrails, part budgets.")
+        Path | None,
+        typer.Option(help="A file (YAML) of limits, in place of the campaign's."),
     ] = None,
     record: Annotated[
         bool,
@@ -59,6 +61,7 @@ def allocate(
 ) -> None:
     """Say who should get what within the budget, and what one more unit of each limit would bring.
 
+    The campaign's limits are kept: stocks, part budgets, eligibility, least shares, guardrails.
     Nothing is logged or charged unless --record says so. Held-out units get control.
 
     \b
@@ -72,10 +75,6 @@ def allocate(
     from serving.judgement import require_same_question
 
     require_table(out, "--out")
-    if record and limits is not None:
-        raise CampaignError(
-            "--record, --limits: what is recorded keeps to the budget alone; leave one out"
-        )
     if request is not None and not record:
         raise CampaignError("--request: names what is recorded; say --record as well")
     settings = Settings()
@@ -83,11 +82,13 @@ def allocate(
     chosen, name = open_model(load_campaign(file), model, settings)
     campaign = load_campaign(file).model_copy(update={"features": chosen.campaign.features})
     require_same_question(chosen, campaign)
+    if limits is not None:
+        campaign = _limited(campaign, limits, table)
     chosen.campaign = campaign  # the file's budget and rules, whatever they were at the training
     made, found = (
         _recorded(chosen, table, budget, request, settings)
         if record
-        else _planned(chosen, table, budget, limits)
+        else _planned(chosen, table, budget)
     )
     save_table(made, out)
     told: dict[str, Any] = {
@@ -113,14 +114,27 @@ def allocate(
     printed.print(f"  at most {found['gap']:.4%} from the best there can be")
 
 
+def _limited(campaign: Campaign, file: Path, table: pd.DataFrame) -> Campaign:
+    """The campaign with the file's limits in place of its own."""
+    from campaigns.limits import limit_problems
+    from campaigns.loading import load_limits
+    from serving.batch import table_columns
+    from serving.limits import nobody_meant
+
+    campaign = campaign.model_copy(update={"limits": load_limits(file)})
+    problems = list(limit_problems(campaign, columns=False))
+    problems = problems or nobody_meant(campaign, table_columns(table), len(table))
+    if problems:
+        raise CampaignError("\n".join(f"{file}: {problem}" for problem in problems))
+    return campaign
+
+
 def _planned(
-    model: UpliftModel, table: pd.DataFrame, amount: float | None, limits: Path | None
+    model: UpliftModel, table: pd.DataFrame, amount: float | None
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    from campaigns.limits import load_limits
     from serving.unit_plan import plan_units
 
-    asked = [] if limits is None else load_limits(limits)
-    plan = plan_units(model, table, model.campaign, amount=amount, limits=asked)
+    plan = plan_units(model, table, model.campaign, amount=amount)
     return plan.table, plan.to_dict()
 
 
@@ -163,5 +177,5 @@ def _recorded(
         "value": float(run.value.sum()),
         "cost": run.spend,
         "gap": run.gap,
-        "limits": {"budget": bound},
+        "limits": {"budget": bound} | run.limits,
     }

@@ -79,6 +79,8 @@ def check(file: File, as_json: Json = False) -> None:
     from feature_repo.retrieval import resolved
     from models.checks.srm import require_sample_ratio
     from models.suitability import check_campaign
+    from serving.batch import table_columns
+    from serving.limits import kept_online, nobody_meant
 
     settings = Settings()
     campaign, frame = resolved(open_campaign(file, settings))
@@ -89,6 +91,10 @@ def check(file: File, as_json: Json = False) -> None:
         found |= {"rows": len(frame), "units": int(frame["unit_id"].nunique())}
         found |= {"randomized_rows": int(frame["explored"].sum())}
         found |= {"sample_ratio_p": ratio.p_value, "by_arm": ratio.counts}
+        if problems := nobody_meant(campaign, table_columns(frame), len(frame)):
+            raise CampaignError("\n".join(f"{file}: {problem}" for problem in problems))
+    if campaign.limits:
+        found["limits"] = kept_online(campaign)
     if as_json:
         print_json(found)
         return

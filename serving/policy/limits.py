@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from campaigns.errors import DataError
-from serving.policy.inputs import Floats, amount, cost_matrix, numbers, share
+from serving.policy.inputs import Floats, Ints, amount, cost_matrix, numbers, share
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,10 @@ class Limit:
     def rows(self, part: slice) -> Limit:
         """The same limit for some of the units."""
         return Limit(self.name, self.use[part] if self.use.ndim == 2 else self.use, self.at_most)
+
+    def rows_at(self, rows: Ints) -> Limit:
+        """The same for the units with these row numbers, [m]."""
+        return Limit(self.name, self.use[rows] if self.use.ndim == 2 else self.use, self.at_most)
 
 
 def budget(

@@ -20,8 +20,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from campaigns import errors
-from campaigns.limits import parse_limits
-from campaigns.loading import _StrictLoader, load_campaign, parse_campaign
+from campaigns.limits import Between
+from campaigns.loading import _StrictLoader, load_campaign, parse_campaign, parse_limits
 from campaigns.part import Part
 from campaigns.settings import Settings
 from campaigns.spec import Campaign
@@ -90,6 +90,8 @@ def campaign_keys(model: type[Part] = Campaign, prefix: str = "") -> Iterator[tu
     """Every key of the file, dotted, with its field."""
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}", field
+        if name == "limits":  # a list of kinds, each with keys of its own
+            continue
         several = f".{PLACEHOLDERS[name]}" if name in PLACEHOLDERS else ""
         for part in parts(field.annotation):
             yield from campaign_keys(part, f"{prefix}{name}{several}.")
@@ -117,12 +119,20 @@ def test_every_key_of_a_campaign_is_documented_with_its_default() -> None:
         assert default == ("" if field.is_required() else written(field.default)), key
 
 
+@pytest.mark.parametrize("kind", parts(Campaign.model_fields["limits"].annotation))
+def test_every_kind_of_limit_is_documented_with_its_keys(kind: type[Part]) -> None:
+    if kind is Between:
+        return
+    (name,) = get_args(kind.model_fields["kind"].annotation)
+    (keys, _), *_ = [row[1:] for row in rows(page("docs/allocation.md")) if row[0] == f"`{name}`"]
+    assert set(re.findall(r"`(\w+)`", keys)) == set(kind.model_fields) - {"kind"}
+
+
 @pytest.mark.parametrize("block", blocks("yaml"), ids=named)
 def test_every_campaign_in_the_docs_parses(block: Block) -> None:
     data = yaml.load(block.text, Loader=_StrictLoader)
-    if "limits" in data:
+    if set(data) == {"limits"}:
         parse_limits(block.text, where=block.where)
-        return
     if "name" not in data:  # a fragment: the rest is game_bonus
         data = yaml.load(GAME_BONUS.read_text(), Loader=_StrictLoader) | data
     parse_campaign(yaml.safe_dump(data), where=block.where)

@@ -188,7 +188,6 @@ def test_bad_tables_are_one_sentence(
         ("--units nowhere.csv", 3, "nowhere.csv: is missing"),
         ("--model ./nowhere", 3, "./nowhere: is no folder of a saved model"),
         ("--limits nowhere.yaml", 2, "nowhere.yaml: can't be read"),
-        ("--record --limits limits.yaml", 2, "--record, --limits"),
         ("--request monday", 2, "--request: names what is recorded"),
         ("--out decisions", 2, "--out: 'decisions' is no table"),
     ],
@@ -208,17 +207,25 @@ def test_mistakes_are_one_sentence(
         (
             "{kind: stock, arm: gold, at_most: 1}",
             2,
-            "'gold' is none; choose from 'coins' or 'skin'",
+            "limits.0.arm: 'gold' is no treated arm; choose from 'coins' or 'skin'",
         ),
         ("{kind: stock, arm: coins}", 2, "limits.0.at_most: is missing"),
         ("{kind: stock, arm: coins, most: 1, at_most: 1}", 2, "limits.0.most: unknown key"),
-        ("{kind: stack, arm: coins}", 2, "limits.0.kind: choose from 'stock', 'budget'"),
+        ("{kind: stack, arm: coins}", 2, "limits.0.kind: 'stack' is not allowed"),
         ("{kind: share, at_least: 2}", 2, "limits.0.at_least: input should be less than or equal"),
-        ("{kind: guardrail, outcome: x, at_most: 1}", 2, "'x' is none; choose from 'login_next"),
+        (
+            "{kind: guardrail, outcome: x, at_most: 1}",
+            2,
+            "'x' is no outcome; choose from 'login_next",
+        ),
         ("{kind: budget, name: a, amount: 1, where: {land: x}}", 2, "has no column 'land'"),
-        ("{kind: budget, name: a, amount: 1, where: {region: x}}", 2, "no unit is meant"),
+        (
+            "{kind: budget, name: a, amount: 1, where: {region: x}}",
+            2,
+            "limits.0.where: fits none of 400",
+        ),
         ("{kind: budget, name: budget, amount: 1, where: {}}", 2, "'budget' comes twice"),
-        ("{kind: share, at_least: 1}", 3, "can't be kept"),
+        ("{kind: share, at_least: 1}", 2, "1 can't be: a holdout of 0.01 leaves 0.99"),
         ("kind: [", 2, "is not valid YAML"),
     ],
 )
@@ -230,6 +237,45 @@ def test_bad_limits_are_one_sentence(
     shown = capsys.readouterr().err
     assert words in shown
     assert len(shown.splitlines()) == 1
+
+
+def test_limits_that_the_budget_cannot_pay_are_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    limits("{kind: share, at_least: 0.9}")
+    for how in ("", "--record"):
+        assert run(command(f"--budget 10 --limits limits.yaml {how}")) == 3
+        shown = capsys.readouterr().err
+        assert "share of everybody with a treatment" in shown
+        assert len(shown.splitlines()) == 1
+
+
+def test_what_is_recorded_keeps_to_the_campaigns_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    rules = """
+limits:
+  - {kind: eligibility, arms: [skin], where: {device: [ios, android]}}
+  - {kind: stock, arm: skin, at_most: 40, per: total}
+  - {kind: budget, name: asians, amount: 9, where: {region: asia}}
+  - {kind: share, at_least: 0.5, where: {region: latam}}
+"""
+    Path("limited.yaml").write_text(Path("rich.yaml").read_text() + rules)
+    units = pd.read_parquet("units.parquet")
+    words = [each.replace("rich.yaml", "limited.yaml") for each in command("--record --json")]
+    assert run(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    made = pd.read_parquet("decisions.parquet")
+    skins = made["arm_name"] == "skin"
+    assert 0 < skins.sum() <= 40
+    assert not skins[~units["device"].isin(["ios", "android"])].any()
+    assert made["cost"][units["region"] == "asia"].sum() <= 9 + 1e-9
+    assert (made["arm"][units["region"] == "latam"] > 0).mean() >= 0.5
+    assert found["limits"]["stock of skin"]["uses"] == skins.sum()
+    assert found["explored"] > 0
+    # the next batch has what the first one left: none of a stock for ever
+    assert run(words) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert skins.sum() + (pd.read_parquet("decisions.parquet")["arm_name"] == "skin").sum() <= 40
+    assert again["limits"]["stock of skin"]["at_most"] == 40 - skins.sum()
 
 
 def test_a_file_without_limits_says_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
