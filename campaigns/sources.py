@@ -9,6 +9,7 @@ import pandas as pd
 from campaigns.errors import DataError
 from campaigns.settings import Settings
 from campaigns.spec import Campaign, CsvSource, EventsSource, ParquetSource, SimulatorSource
+from campaigns.storage import filesystem, is_uri, reaching
 from campaigns.worlds import world
 
 
@@ -23,7 +24,7 @@ def located(campaign: Campaign, folder: Path, settings: Settings) -> Campaign:
     source = campaign.source
     if not isinstance(source, ParquetSource | CsvSource):
         return campaign
-    if "://" in source.path:
+    if is_uri(source.path):
         return campaign
     places = [(folder / source.path).absolute(), settings.root / "data" / source.path]
     for place in places:
@@ -62,10 +63,22 @@ def source_name(campaign: Campaign) -> str:
 
 
 def read_file(path: str, kind: str | None = None) -> pd.DataFrame:
-    """A Parquet file (or folder of them) or a CSV file as a table."""
+    """A Parquet file (or folder of them) or a CSV file, at a path or URI, as a table.
+
+    Raises:
+        DataError: It is missing, empty or of another format.
+        RemoteError: The store it lies in can't be reached.
+    """
     kind = kind or ("csv" if path.endswith((".csv", ".csv.gz")) else "parquet")
     try:
-        return pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
+        if not is_uri(path):
+            return pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
+        with reaching(path):
+            found, place = filesystem(path)
+            if kind == "parquet":
+                return pd.read_parquet(place, filesystem=found)
+            with found.open_input_stream(place, compression="detect") as file:
+                return pd.read_csv(file)
     except FileNotFoundError as error:
         raise DataError(f"{path}: is missing; give the path of a {kind} file") from error
     except pd.errors.EmptyDataError as error:

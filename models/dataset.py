@@ -26,6 +26,7 @@ from pyarrow import dataset as arrow
 
 from campaigns.errors import DataError
 from campaigns.spec import Campaign
+from campaigns.storage import filesystem, reaching
 from models.data import Batch, OutcomeScaler, Shape
 from models.encoding import Encoder
 from models.split import SHARES, TRAIN, VALIDATION, fold_of, folds, keys
@@ -231,13 +232,16 @@ def _chunks(source: Source, columns: list[str]) -> Iterator[pd.DataFrame]:
     if isinstance(source, pd.DataFrame):
         yield source[columns]
         return
-    for batch in _open(source).to_batches(columns=columns, batch_size=CHUNK_ROWS):
-        yield batch.to_pandas()
+    with reaching(source):
+        for batch in _open(source).to_batches(columns=columns, batch_size=CHUNK_ROWS):
+            yield batch.to_pandas()
 
 
 def _open(source: str | Path) -> arrow.Dataset:
     try:
-        return arrow.dataset(str(source), format="parquet")
+        with reaching(source):
+            found, path = filesystem(source)
+            return arrow.dataset(path, filesystem=found, format="parquet")
     except FileNotFoundError as error:
         raise DataError(f"{source}: is missing; give the path of a Parquet frame") from error
     except (OSError, pa.ArrowInvalid) as error:
@@ -285,11 +289,6 @@ def _doses(rows: pd.DataFrame, campaign: Campaign) -> np.ndarray | None:
         for name, factor in campaign.treatments.items()
     ]
     return np.stack(columns, axis=1)
-
-
-def absolute(place: str | Path) -> str:
-    """A path that means the same in another process; a URI as it is."""
-    return str(place) if "://" in str(place) else str(Path(place).absolute())
 
 
 def _name(source: Source) -> str:

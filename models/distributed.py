@@ -17,17 +17,19 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
+from pyarrow import fs
 from ray.exceptions import RayActorError
 from ray.train import TrainingFailedError, WorkerGroupError
 from torch import nn
 
 from campaigns.errors import EnvironmentProblem, UpdraftError
 from campaigns.spec import Campaign
+from campaigns.storage import absolute, filesystem, is_uri
 from models.batches import InMemoryBatches
 from models.capacity import given_back, require
 from models.catalog import build, entry
 from models.data import Batch
-from models.dataset import absolute, load
+from models.dataset import load
 from models.fitting import as_it_can, fit_as_task
 from models.interrupt import interruptible
 from models.learners.base import Learner
@@ -164,7 +166,7 @@ def launch(
         ),
         run_config=ray.train.RunConfig(
             name=run,
-            storage_path=absolute(storage),
+            **run_storage(storage),
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
@@ -178,6 +180,19 @@ def launch(
         raise _plain(error, max_failures) from error
     except TrainingFailedError as error:
         raise EnvironmentProblem(f"training couldn't run: {_last_line(error)}") from error
+
+
+def run_storage(place: str | Path) -> dict[str, Any]:
+    """A folder or URI as Ray's run configurations take it.
+
+    Raises:
+        CampaignError: Nothing here can open such a URI.
+        RemoteError: The store can't be reached.
+    """
+    found, path = filesystem(place)
+    if is_uri(place) and isinstance(found, fs.PyFileSystem):  # Ray itself knows Arrow's only
+        return {"storage_path": path, "storage_filesystem": found}
+    return {"storage_path": absolute(place)}
 
 
 def _work(plan: Plan) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from campaigns.spec import Campaign
+from campaigns.storage import absolute
 from models.catalog import build, build_learner, entry
-from models.dataset import Recipe, absolute, count_rows, fit_recipe, fits_in_memory
+from models.dataset import Recipe, count_rows, fit_recipe, fits_in_memory
 from models.learners.base import Learner
 from models.nets.base import Net
 from models.space import configure

@@ -33,9 +33,11 @@ from ray.tune.search.optuna import OptunaSearch
 
 from campaigns.errors import CampaignError
 from campaigns.spec import Campaign
+from campaigns.storage import absolute
 from models.capacity import free_cpus, require
 from models.catalog import entry
-from models.dataset import Prepared, absolute, count_rows, load
+from models.dataset import Prepared, count_rows, load
+from models.distributed import run_storage
 from models.interrupt import interruptible
 from models.journal import SCORE, Journal
 from models.plan import make_plan, train_config
@@ -157,7 +159,7 @@ def search(
             tune_config=_strategy(space, trials, concurrent, epochs, seed, alone=workers == 1),
             run_config=tune.RunConfig(
                 name=run or f"{campaign.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}",
-                storage_path=absolute(storage),
+                **run_storage(storage),
                 verbose=0,
                 callbacks=[journal],
             ),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from campaigns.storage import filesystem
 from models.data import Batch
 from models.dataset import CHUNK_ROWS, Recipe
 from models.split import TRAIN
@@ -30,7 +31,9 @@ def stream(source: str | Path, recipe: Recipe, fold: int = TRAIN) -> Any:
         return {name: value.numpy() for name, value in vars(recipe.batch(rows)).items()}
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    data = ray.data.read_parquet(str(source), file_extensions=None).select_columns(recipe.columns)
+    found, path = filesystem(source)
+    data = ray.data.read_parquet(path, filesystem=found, file_extensions=None)
+    data = data.select_columns(recipe.columns)
     return data.map_batches(encode, batch_format="pandas", batch_size=CHUNK_ROWS // 4)
 
 

@@ -1,0 +1,75 @@
+"""Places that are a path or a URI: ``s3://bucket/prefix``, or any other that Arrow or fsspec knows.
+
+Endpoint and credentials are those of the libraries' own variables (``AWS_ENDPOINT_URL``,
+``AWS_ACCESS_KEY_ID``, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from campaigns.errors import CampaignError, RemoteError
+
+
+def is_uri(place: str | Path) -> bool:
+    """Whether it is a URI and no path."""
+    return "://" in str(place)
+
+
+def absolute(place: str | Path) -> str:
+    """A path that means the same in another process; a URI as it is."""
+    return str(place) if is_uri(place) else str(Path(place).absolute())
+
+
+def joined(place: str | Path, *parts: str) -> str:
+    """A place below."""
+    return "/".join([absolute(place).rstrip("/"), *parts])
+
+
+def filesystem(place: str | Path) -> tuple[fs.FileSystem, str]:
+    """The file system of a place, and the place's path there.
+
+    Raises:
+        CampaignError: Neither Arrow nor fsspec knows such a URI, or what it takes isn't installed.
+        RemoteError: The store can't be reached.
+    """
+    if not is_uri(place):
+        return fs.LocalFileSystem(), absolute(place)
+    uri = str(place)
+    try:
+        with reaching(uri):
+            return fs.FileSystem.from_uri(uri)
+    except pa.ArrowInvalid:
+        pass
+    import fsspec
+
+    try:
+        found, path = fsspec.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise CampaignError(
+            f"{uri}: is no place that Arrow or fsspec can open ({error}); "
+            "give a path, s3://bucket/prefix, or install the library for it"
+        ) from error
+    return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+
+
+@contextmanager
+def reaching(place: str | Path) -> Iterator[None]:
+    """Say in one sentence that a store is away or refuses; what isn't there stays FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if not is_uri(place):
+            raise
+        reason = str(error).splitlines()[0]
+        raise RemoteError(
+            f"{place}: {reason}; look whether the store runs, the bucket is there, and AWS_ENDPOINT_URL, "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are right"
+        ) from error
