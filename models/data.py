@@ -203,7 +203,7 @@ class Batch:
 
     def select(self, index: Tensor) -> Batch:
         """The rows of an index ([n] int64)."""
-        return Batch(*(value[index] for value in self._values()))
+        return Batch(*(value.index_select(0, index) for value in self._values()))
 
     def _values(self) -> list[Tensor]:
         return [getattr(self, field.name) for field in fields(self)]
