@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.data import Batch, Shape
 from models.layers import ArmEmbedding, CategoryEmbedding, Stacked, StackedMLP, uniform
@@ -26,7 +27,7 @@ class Treated:
     Attributes:
         features: [B, F], or [G, B, F] where each of G networks embeds for itself.
         arms: [A, d] or [G, A, d].
-        given: The arm of each row, [B]; None asks for every arm.
+        given: 1 at the arm of each row, else 0, [B, A]; None asks for every arm.
     """
 
     features: Tensor
@@ -64,7 +65,8 @@ class TreatedFields(nn.Module):
     def given(self, batch: Batch) -> Treated:
         """Each row under the arm that it was given."""
         every = self(batch.x_num, batch.x_cat)
-        return Treated(every.features, every.arms, batch.arm)
+        given = functional.one_hot(batch.arm, every.arms.shape[-2]).to(every.features.dtype)
+        return Treated(every.features, every.arms, given)
 
     def _own(self, embedded: Tensor) -> Tensor:
         """[..., G * d] -> [G, ..., d]."""
@@ -84,7 +86,7 @@ class TreatedInput(nn.Module):
     def forward(self, rows: Treated) -> Tensor:
         read, arms = self.features(rows.features), rows.arms @ self.arm
         if rows.given is not None:
-            return read + arms[:, rows.given]
+            return torch.baddbmm(read, rows.given.expand(len(arms), -1, -1), arms)
         return (read.unsqueeze(2) + arms.unsqueeze(1)).flatten(1, 2)
 
 
