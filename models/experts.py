@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.layers import softmax
+
 
 def mix(gates: Tensor, experts: Tensor) -> Tensor:
     """Each task's mean of the experts by its own gate: [K, N, G] logits, [G, N, d] -> [K, N, d]."""
-    return torch.einsum("kng,gnd->knd", gates.softmax(-1), experts)
+    return torch.einsum("kng,gnd->knd", softmax(gates), experts)
 
 
 class Extraction(nn.Module):
@@ -50,7 +52,7 @@ class Extraction(nn.Module):
         """[K, N, d], and the shared stream as a last one ([K + 1, N, d]) where it has a gate."""
         experts = self.experts(x)
         own, shared = experts.split(self.sizes)
-        gates = self.gate(x).softmax(-1)
+        gates = softmax(self.gate(x))
         found = torch.einsum(
             "knm,kmnd->knd", gates[..., : self.own], own.unflatten(0, (self.tasks, -1))
         ) + torch.einsum("kns,snd->knd", gates[..., self.own :], shared)
@@ -75,4 +77,4 @@ class Streams(nn.Module):
         self.register_buffer("reads", torch.tensor(reads), persistent=False)
 
     def forward(self, streams: Tensor) -> Tensor:
-        return self.network(streams[self.reads])
+        return self.network(streams.index_select(0, self.reads))

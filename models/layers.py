@@ -25,6 +25,11 @@ def uniform(*size: int, fan: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(size).uniform_(-bound, bound))
 
 
+def softmax(x: Tensor) -> Tensor:
+    """Softmax along the last axis: torch's own takes ten times as long where that is short."""
+    return x.movedim(-1, 0).softmax(0).movedim(0, -1).contiguous()
+
+
 class CategoryEmbedding(nn.Module):
     """Ids of all categorical columns in one table: [B, F_c] int64 -> [B, F_c, d]."""
 
@@ -252,7 +257,7 @@ class MMoE(nn.Module):
 
     def gates(self, x: Tensor) -> Tensor:
         """Weight of each expert for each task, [B, K, E]; they sum to 1 over the experts."""
-        return self.gate(x).unflatten(-1, (self.tasks, -1)).softmax(-1)
+        return softmax(self.gate(x).unflatten(-1, (self.tasks, -1)))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.einsum("bke,ebf->bkf", self.gates(x), self.experts(x))

@@ -25,7 +25,7 @@ from models.catalog import Entry, Supports
 from models.chains import chain
 from models.conversion import ConversionNet, Treated, TreatedFields, TreatedMLP
 from models.data import Batch, Shape
-from models.layers import Heads
+from models.layers import Heads, softmax
 from models.nets.base import NetConfig
 from models.space import OneOf, Span, integer, real
 
@@ -52,7 +52,7 @@ class Transfer(nn.Module):
     def forward(self, found: Tensor, before: Tensor) -> Tensor:
         both = torch.stack([found, torch.relu(self.tell(before)).to(found.dtype)], dim=1)
         query, key, value = self.project(both).chunk(3, dim=-1)
-        weights = ((query * key).sum(-1) / math.sqrt(query.shape[-1])).softmax(1)
+        weights = softmax((query * key).sum(-1) / math.sqrt(query.shape[-1]))
         return (weights[..., None] * value).sum(1)
 
 

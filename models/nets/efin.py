@@ -44,7 +44,7 @@ from campaigns.errors import CampaignError
 from models.catalog import Entry, Supports
 from models.data import Batch, Shape
 from models.explicit import ExplicitNet, treatment
-from models.layers import MLP, ArmEmbedding, FeatureTokens
+from models.layers import MLP, ArmEmbedding, FeatureTokens, softmax
 from models.nets.base import LOSSES, NetConfig
 from models.space import OneOf, Span, choice, flag, integer, real
 
@@ -91,7 +91,7 @@ class SelfInteraction(nn.Module):
     def attention(self, tokens: Tensor) -> Tensor:
         """Weights [B, heads, T, T]; they sum to 1 over the last."""
         query, key, _ = self.split(tokens)
-        return (query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1)
+        return softmax(query @ key.mT / math.sqrt(query.shape[-1]))
 
     def forward(self, tokens: Tensor) -> Tensor:
         found = functional.scaled_dot_product_attention(*self.split(tokens))
@@ -111,7 +111,7 @@ class TreatmentInteraction(nn.Module):
     def forward(self, treatments: Tensor, tokens: Tensor) -> Tensor:
         """Weights [B, Q, T] of treatments [Q, d] (or [B, Q, d]) for tokens [B, T, d]."""
         asked, seen = self.ask(treatments).unsqueeze(-2), self.look(tokens).unsqueeze(-3)
-        return self.score(torch.relu(asked + seen)).squeeze(-1).softmax(-1)
+        return softmax(self.score(torch.relu(asked + seen)).squeeze(-1))
 
 
 class EFIN(ExplicitNet):

@@ -40,7 +40,15 @@ from torch.nn import functional
 
 from models.catalog import Entry, Supports
 from models.data import Batch, Shape
-from models.layers import FeatureVector, Heads, Stacked, StackedMLP, Treatments, uniform
+from models.layers import (
+    FeatureVector,
+    Heads,
+    Stacked,
+    StackedMLP,
+    Treatments,
+    softmax,
+    uniform,
+)
 from models.nets.base import LOSSES, Net
 from models.space import Config, OneOf, Span, choice, flag, integer, real
 
@@ -134,7 +142,7 @@ class M3E2Core(nn.Module):
         if self.autoencoder is not None:
             latents, rebuilt = self.autoencoder(x2)
             x = torch.cat([latents, x1], dim=-1)  # X_L1
-        gates = self.gate(x).unflatten(-1, (-1, self.config.experts)).softmax(-1)
+        gates = softmax(self.gate(x).unflatten(-1, (-1, self.config.experts)))
         mixed = torch.einsum("ble,ebw->lbw", gates, self.experts(x))
         return self.heads(mixed).relu().transpose(0, 1), rebuilt
 

@@ -33,7 +33,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models.catalog import Entry, Supports
 from models.data import Batch, Shape
@@ -46,6 +45,7 @@ from models.layers import (
     MMoE,
     ResidualExperts,
     Stacked,
+    softmax,
     uniform,
 )
 from models.nets.base import LOSSES, Net, NetConfig
@@ -223,18 +223,14 @@ class MTMT(Net):
 
     def interact(self, phi: Tensor) -> Tensor:
         """Tokens summed by the attention that each treatment pays them, [B, paths, Q, d] (eq. 6)."""
-        asked, phi = self.ask(), self.shared(phi)
-        if not self.config.interaction:
-            return self.attention(phi) @ phi
-        asked = asked.to(phi.dtype).expand(len(phi), -1, -1, -1)
-        return functional.scaled_dot_product_attention(asked, phi, phi)
+        return self.attention(phi) @ self.shared(phi)
 
     def attention(self, phi: Tensor) -> Tensor:
         """The weights of eq. 6, [B, paths, Q, T]; they sum to 1 over the tokens."""
-        products = torch.einsum("kqd,bktd->bkqt", self.ask(), self.shared(phi))
+        products = self.ask() @ self.shared(phi).mT
         if not self.config.interaction:
             return products / phi.shape[-2]
-        return (products / math.sqrt(phi.shape[-1])).softmax(-1)
+        return softmax(products / math.sqrt(phi.shape[-1]))
 
     def shared(self, phi: Tensor) -> Tensor:
         """phi of the effect paths: one a task, or one for all (their mean)."""
