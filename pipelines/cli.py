@@ -11,7 +11,16 @@ import typer
 from rich.console import Console
 
 from campaigns.errors import UpdraftError, folder_problem
-from pipelines.commands import allocate, campaign, cluster, evaluate, local, simulate, upkeep
+from pipelines.commands import (
+    allocate,
+    campaign,
+    cluster,
+    evaluate,
+    experiment,
+    local,
+    simulate,
+    upkeep,
+)
 
 INTERRUPTED = 130
 
@@ -44,7 +53,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for room in (campaign, local, evaluate, allocate, cluster, simulate, upkeep):
+for room in (campaign, local, evaluate, allocate, experiment, cluster, simulate, upkeep):
     room.register(app)
 
 

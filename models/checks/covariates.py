@@ -76,7 +76,7 @@ def check_covariates(frame: pd.DataFrame, campaign: Campaign) -> CovariateCheck:
     if count[0] < 2 or (count[1:] < 2).all():
         return CovariateCheck(None, {}, len(trial), True)
     levels = MAX_COLUMNS // ((arms - 1) * len(campaign.features.names))
-    x, owner = _columns(trial, campaign, max(1, min(MAX_LEVELS, levels)))
+    x, owner = covariate_columns(trial, campaign, max(1, min(MAX_LEVELS, levels)))
     found = covariate_balance(x, trial["arm"], propensity=trial["explored_propensity"])
     by_column = np.abs(np.where(np.isfinite(found.differences), found.differences, -1.0)).max(
         axis=0
@@ -95,8 +95,20 @@ def check_covariates(frame: pd.DataFrame, campaign: Campaign) -> CovariateCheck:
     )
 
 
-def _columns(trial: pd.DataFrame, campaign: Campaign, levels: int) -> tuple[np.ndarray, list[str]]:
-    """Numbers [N, F] and the feature that each column is of; missing values have columns of their own."""
+def covariate_columns(
+    trial: pd.DataFrame, campaign: Campaign, levels: int = MAX_LEVELS
+) -> tuple[np.ndarray, list[str]]:
+    """A frame's features as numbers.
+
+    Args:
+        trial: The campaign's features, N rows.
+        campaign: With ``'*'`` in its features expanded.
+        levels: Of a categorical feature, the most frequent ones; a column each.
+
+    Returns:
+        Numbers [N, F], finite, and the feature that each column is of [F]; missing values have columns
+        of their own.
+    """
     columns, owner = [], []
     for name in campaign.features.numeric:
         value = trial[name].to_numpy(np.float64, na_value=np.nan)

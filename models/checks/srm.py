@@ -7,6 +7,7 @@ Experiments", KDD 2019).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -97,6 +98,35 @@ def require_sample_ratio(frame: pd.DataFrame, campaign: Campaign) -> SampleRatio
             "mend the log before learning from it"
         )
     return result
+
+
+def split_ratio(
+    variant: np.ndarray, shares: np.ndarray, names: Sequence[str], when: np.ndarray | None = None
+) -> SampleRatio:
+    """Test that units came into an experiment's variants as its shares say: Pearson's chi-square.
+
+    Args:
+        variant: Index of each unit's variant, in the order of arrival, [N], N at least 1.
+        shares: Designed share of each variant, [V]; they sum to 1.
+        names: Of the variants, [V].
+        when: The moment that each unit came, datetime64 [N]; None: unknown.
+    """
+    counts = np.bincount(variant, minlength=len(shares))
+    expected = shares * len(variant)
+    p_value = _chi_square(counts, expected)
+    test = sequential_counts(variant, shares)
+    since = test.first_below(THRESHOLD)
+    moment = None if since is None or when is None else pd.Timestamp(when[since]).isoformat()
+    return SampleRatio(
+        p_value=p_value,
+        counts=dict(zip(names, counts.tolist())),
+        expected=dict(zip(names, expected.tolist())),
+        ok=p_value >= THRESHOLD,
+        threshold=THRESHOLD,
+        method="chi-square",
+        sequential_p=test.p_value,
+        broken_since=moment,
+    )
 
 
 def trial_rows(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

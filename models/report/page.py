@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.metrics.intervals import Interval
 from models.report import figures
 from models.report.data import PolicyRow, RunReport
+
+if TYPE_CHECKING:
+    import jinja2
 
 MOST_CONTRASTS = 12  # charts are drawn for; the table has them all
 TEMPLATE = "report.html.j2"
@@ -41,16 +44,39 @@ def render(report: RunReport, path: Path) -> None:
         report: What is known; parts that are missing are left out.
         path: Of the file; its folder is made if it is missing.
     """
+    html = (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            r=report,
+            policies=report.policies,
+            forest=_forest(report.policies),
+            mixes=_mixes(report),
+            policy_curve=_policy_curve(report),
+            metrics=_metrics(report),
+            contrasts=_contrasts(report),
+            more_contrasts=_contrast_count(report) - MOST_CONTRASTS,
+            parts=[figures.parts(density) for density in report.parts if _tells(density)],
+            part_colours=_part_colours(report),
+            drift=_drift(report),
+        )
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html, encoding="utf-8")
+
+
+def environment() -> jinja2.Environment:
+    """Where templates lie, and the filters that they use."""
     import jinja2
 
-    environment = jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
+    made.filters |= {
         "number": number,
         "odds": odds,
         "interval": interval,
@@ -58,22 +84,8 @@ def render(report: RunReport, path: Path) -> None:
         "p": p_value,
         "metric": lambda name: METRIC_NAMES.get(name, name),
     }
-    environment.tests["clear"] = lambda each: not (each.low <= 0 <= each.high)
-    html = environment.get_template(TEMPLATE).render(
-        r=report,
-        policies=report.policies,
-        forest=_forest(report.policies),
-        mixes=_mixes(report),
-        policy_curve=_policy_curve(report),
-        metrics=_metrics(report),
-        contrasts=_contrasts(report),
-        more_contrasts=_contrast_count(report) - MOST_CONTRASTS,
-        parts=[figures.parts(density) for density in report.parts if _tells(density)],
-        part_colours=_part_colours(report),
-        drift=_drift(report),
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html, encoding="utf-8")
+    made.tests["clear"] = lambda each: not (each.low <= 0 <= each.high)
+    return made
 
 
 def number(value: float | None, signed: bool = False) -> str:

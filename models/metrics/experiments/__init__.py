@@ -13,6 +13,7 @@ from models.metrics.experiments.power import (
     detectable_effect,
     needed_rows,
 )
+from models.metrics.experiments.readout import VariantEffect, compare_variants
 from models.metrics.experiments.sequential import (
     ConfidenceSequence,
     effect_sequence,
@@ -25,8 +26,10 @@ __all__ = [
     "ConfidenceSequence",
     "EffectOverTime",
     "SequentialCounts",
+    "VariantEffect",
     "achieved_power",
     "binary_variance",
+    "compare_variants",
     "covariate_balance",
     "cuped_effect",
     "detectable_effect",
