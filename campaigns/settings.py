@@ -51,6 +51,17 @@ class Settings(BaseSettings):
     image: str = Field(
         "updraft:latest", description="Container image of the compiled pipelines' steps."
     )
+    platform: Path | None = Field(
+        None, description="File (YAML) of what the cluster gives the compiled pipelines' steps."
+    )
+    rayjob: str | None = Field(
+        None, description="RayJob (a manifest, or its file) that search and training become."
+    )
+    exchange: str | None = Field(
+        None, description="Folder or URI where such a step and its RayJob meet."
+    )
+    kfp_run: str | None = Field(None, description="Id of the Kubeflow run that a step belongs to.")
+    pod: str | None = Field(None, description="The pod that a step runs in.")
     event_store: str | None = Field(None, description="SQLAlchemy URL of the event store.")
     feast_database: str | None = Field(
         None, description="PostgreSQL URL of Feast's registry and feature log."

@@ -28,27 +28,21 @@ def search_hyperparameters(
     import pandas as pd
 
     from campaigns.spec import Campaign
+    from components.on_ray import on_ray
     from components.step import running
 
     with running("search_hyperparameters") as step:
         spec = Campaign.model_validate_json(campaign)
-        chosen = {"config": spec.model.config, "training": spec.model.training}
-        table = pd.DataFrame({"trial": []})
         if spec.model.search:
-            from models.ray_session import attach
-            from models.search import search
-
-            attach(step.settings)
-            result = search(
-                training_frame.path,
-                spec,
-                seed=seed,
-                storage=step.settings.folder("ray", "search"),
-                say=step.say,
+            on_ray(
+                step,
+                "search",
+                {"campaign": campaign, "seed": seed},
+                inputs={"training_frame": training_frame.path},
+                outputs={"hyperparameters": hyperparameters.path, "trials": trials.path},
             )
-            chosen = {"config": result.config, "training": result.training}
-            table = result.table
         else:
+            chosen = {"config": spec.model.config, "training": spec.model.training}
+            Path(hyperparameters.path).write_text(json.dumps(chosen))
+            pd.DataFrame({"trial": []}).to_parquet(trials.path, index=False)
             step.say("the campaign fixes the configuration: nothing to search")
-        Path(hyperparameters.path).write_text(json.dumps(chosen))
-        table.to_parquet(trials.path, index=False)

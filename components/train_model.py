@@ -26,27 +26,15 @@ def train_model(
         gpu: One GPU a worker.
         seed: Of weights and batches.
     """
-    import json
-    from pathlib import Path
-
-    from campaigns.spec import Campaign
+    from components.on_ray import on_ray
     from components.step import running
-    from models.distributed import train
-    from models.ray_session import attach
 
     with running("train_model") as step:
-        spec = Campaign.model_validate_json(campaign)
-        attach(step.settings)
-        chosen = json.loads(Path(hyperparameters.path).read_text())
-        trained = train(
-            training_frame.path,
-            spec,
-            config=chosen["config"],
-            training={**chosen["training"], "seed": seed},
-            workers=workers,
-            gpu=gpu,
-            storage=step.settings.folder("ray", "train"),
-            say=step.say,
+        done = on_ray(
+            step,
+            "train",
+            {"campaign": campaign, "workers": workers, "gpu": gpu, "seed": seed},
+            inputs={"training_frame": training_frame.path, "hyperparameters": hyperparameters.path},
+            outputs={"model": model.path},
         )
-        trained.model.save(Path(model.path))
-        model.metadata.update(net=trained.model.name, epochs=len(trained.history))
+        model.metadata.update(done)

@@ -22,6 +22,7 @@ from pipelines.kfp_objects import (
     version,
 )
 from pipelines.kfp_objects import experiment as the_experiment
+from pipelines.platform import read_platform
 
 EXPERIMENT = "updraft"
 
@@ -201,7 +202,9 @@ def _compiled(pipeline: str, arguments: Mapping[str, Any], settings: Settings) -
     for name, parameter in parameters.items():
         if name not in arguments and not parameter.is_optional:
             raise CampaignError(f"pipeline {pipeline!r} needs the parameter {name!r}")
-    return spec.pipeline_info, compile_pipeline(PIPELINES[pipeline], image=settings.image)
+    placed = read_platform(settings.platform) if settings.platform else None
+    text = compile_pipeline(PIPELINES[pipeline], image=settings.image, platform=placed)
+    return spec.pipeline_info, text
 
 
 def _subject(arguments: Mapping[str, Any]) -> str:

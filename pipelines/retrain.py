@@ -56,6 +56,7 @@ def retrain(
     searched = search_hyperparameters(
         campaign=valid, training_frame=frame, seed=seed
     ).set_display_name("Search hyperparameters")
+    searched.set_retry(1)
     searched.after(drifted)
     trained = train_model(
         campaign=valid,

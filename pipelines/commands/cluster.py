@@ -13,6 +13,10 @@ from campaigns.settings import Settings
 from pipelines.commands.options import File, Json, print_json
 
 Name = Annotated[str, typer.Option("--pipeline", help="retrain, monitor or explore.")]
+Platform = Annotated[
+    Path | None,
+    typer.Option("--platform", help="What the cluster gives the steps, YAML (UPDRAFT_PLATFORM)."),
+]
 Endpoint = Annotated[str | None, typer.Option(help="URL of the KFP API (UPDRAFT_KFP_ENDPOINT).")]
 
 
@@ -29,17 +33,28 @@ def compile_(
         Path | None, typer.Option(help="A campaign file to prefill the run form with.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="Image of the steps (UPDRAFT_IMAGE).")] = None,
+    platform: Platform = None,
 ) -> None:
     """Write the three pipelines as KFP YAML, to upload or to review.
 
     \b
     Example:
       updraft compile --campaign campaigns/game_bonus.yaml --image ghcr.io/me/updraft:0.1.0
+      updraft compile --platform infra/train/steps.yaml
     """
     from pipelines.compiling import compile_pipelines
+    from pipelines.platform import read_platform
 
+    settings = Settings()
     spec = load_campaign(campaign) if campaign else None
-    for path in compile_pipelines(out, image=image or Settings().image, campaign=spec):
+    file = platform or settings.platform
+    paths = compile_pipelines(
+        out,
+        image=image or settings.image,
+        campaign=spec,
+        platform=read_platform(file) if file else None,
+    )
+    for path in paths:
         typer.echo(str(path))
 
 
@@ -47,6 +62,7 @@ def submit(
     file: File,
     pipeline: Name = "retrain",
     endpoint: Endpoint = None,
+    platform: Platform = None,
     experiment: Annotated[str, typer.Option(help="KFP experiment.")] = "updraft",
     as_json: Json = False,
 ) -> None:
@@ -58,7 +74,7 @@ def submit(
     """
     from pipelines import kubeflow
 
-    settings = _settings(endpoint)
+    settings = _settings(endpoint, platform)
     arguments = {"campaign": load_campaign(file).model_dump_json()}
     run = kubeflow.submit(_known(pipeline), arguments, settings, experiment=experiment)
     print_json(run) if as_json else typer.echo(f"run {run['run_id']}: {run['url']}")
@@ -69,6 +85,7 @@ def schedule(
     cron: Annotated[str, typer.Option(help="Six fields, seconds first: '0 0 3 * * *' is 3:00.")],
     pipeline: Name = "retrain",
     endpoint: Endpoint = None,
+    platform: Platform = None,
     name: Annotated[str | None, typer.Option(help="The schedule's name.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -81,7 +98,7 @@ def schedule(
     """
     from pipelines import kubeflow
 
-    settings = _settings(endpoint)
+    settings = _settings(endpoint, platform)
     campaign = load_campaign(file)
     made = kubeflow.schedule(
         _known(pipeline),
@@ -93,9 +110,9 @@ def schedule(
     print_json(made) if as_json else typer.echo(f"schedule {made['schedule_id']}: {made['url']}")
 
 
-def _settings(endpoint: str | None) -> Settings:
-    settings = Settings()
-    return settings.model_copy(update={"kfp_endpoint": endpoint}) if endpoint else settings
+def _settings(endpoint: str | None, platform: Path | None) -> Settings:
+    given = {"kfp_endpoint": endpoint, "platform": platform}
+    return Settings().model_copy(update={name: value for name, value in given.items() if value})
 
 
 def _known(pipeline: str) -> str:

@@ -132,7 +132,7 @@ def clean(
 
 
 # What Updraft keeps in its home; a folder with anything else in it isn't emptied.
-OURS = frozenset("data events evidently feast locks logs mlflow ray runs secrets".split())
+OURS = frozenset("data events evidently exchange feast locks logs mlflow ray runs secrets".split())
 
 
 def _only_ours(settings: Settings) -> None:

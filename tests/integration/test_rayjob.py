@@ -19,6 +19,7 @@ from campaigns.errors import CampaignError, EnvironmentProblem, RemoteError
 from components import kube_api, rayjob_logs, rayjob_watch
 from components.rayjob import job_name, rayjob, read_rayjob
 from components.rayjob_run import JobFailed, run_rayjob
+from pipelines.doctor_cluster import RIGHTS
 
 sys.path.insert(0, str(Path(__file__).parent))  # the server's modules lie beside this file
 from kube_rules import Refused, check_rayjob
@@ -324,6 +325,16 @@ def test_a_job_that_failed_before_is_made_anew(server: KubeServer, lingering: fl
     assert Told().run().log == ["a"]
     deleted = [item["metadata"]["uid"] for _, _, kind, item in server.history if kind == "DELETED"]
     assert deleted[0] == first
+
+
+def test_what_is_asked_for_is_what_the_role_grants(server: KubeServer) -> None:
+    """A job made anew, with its log, and the pod of a step that owns it: every right, and no other."""
+    with kube_api.kube_api() as api:
+        api.objects.create_namespaced_custom_object("ray.io", "v1", "updraft", "rayjobs", JOB)
+    server.status(NAME, "Failed", "FAILED", reason="AppFailed")
+    server.operator = succeeds(server, "a")
+    Told().run()
+    assert {(group, resource, verb) for verb, group, resource in server.used} == set(RIGHTS)
 
 
 def test_a_job_of_another_run_is_left_alone(server: KubeServer) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
+from pipelines.doctor_cluster import RIGHTS
 from tests.unit.infra.manifests import (
     CLUSTERS,
+    INFRA,
     TARGETS,
     Object,
     Pod,
@@ -17,6 +20,9 @@ from tests.unit.infra.manifests import (
     selects,
     title,
 )
+
+# A pod that Kubeflow makes of a compiled step.
+STEP = Pod("Kubeflow step", yaml.safe_load((INFRA / "train" / "steps.yaml").read_text())["labels"], {"containers": []})  # fmt: skip
 
 each_cluster = pytest.mark.parametrize("target", CLUSTERS)
 
@@ -152,14 +158,33 @@ def test_a_pipeline_may_start_watch_read_and_end_training() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    needed = {("ray.io", "rayjobs", verb) for verb in ("create", "get", "list", "watch", "delete")}
-    assert needed | {("", "pods", "list"), ("", "pods/log", "get")} <= may
+    assert may == set(RIGHTS)  # which tests/integration/test_rayjob.py sees used
     assert not {part for entry in may for part in entry if part == "*"}
     assert not {resource for _, resource, _ in may} & {"secrets", "pods/exec", "rolebindings"}
 
 
+def test_kubeflows_steps_reach_what_they_need() -> None:
+    """Steps carry the labels that the stores, MLflow and the way to Kubeflow go by."""
+    objects = cluster("overlays/dev")
+    names = {
+        policy["metadata"]["name"]
+        for policy in of(objects, "NetworkPolicy")
+        if selects(policy["spec"]["podSelector"], STEP.labels)
+    }
+    assert "steps-out-to-kubeflow-and-api-server" in names
+    for pod in pods(objects):
+        if pod.labels["app.kubernetes.io/component"] in ("mlflow", "postgres"):
+            assert any(
+                _admits(peer, STEP) for rule in _ingress(objects, pod) for peer in rule["from"]
+            ), pod.where
+
+
+def _admits(peer: Object, pod: Pod) -> bool:
+    return "podSelector" in peer and selects(peer["podSelector"], pod.labels)
+
+
 def _hit(objects: list[Object], selector: Object) -> list[Pod]:
-    return [pod for pod in pods(objects) if selects(selector, pod.labels)]
+    return [pod for pod in (*pods(objects), STEP) if selects(selector, pod.labels)]
 
 
 def _ingress(objects: list[Object], pod: Pod) -> list[Object]:
