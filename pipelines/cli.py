@@ -15,6 +15,7 @@ from pipelines.commands import (
     allocate,
     campaign,
     cluster,
+    doctor,
     evaluate,
     experiment,
     local,
@@ -34,6 +35,7 @@ get what, decides over HTTP, and keeps exploring so that it can learn again.
 
 \b
 Begin with:
+  updraft doctor                               what this machine lacks, and what mends it
   updraft demo                                 the whole loop on a simulated game
   updraft init mine --from table.parquet       a campaign file from your own table
   updraft check mine.yaml                      everything that is wrong with it, at once
@@ -53,7 +55,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for room in (campaign, local, evaluate, allocate, experiment, cluster, simulate, upkeep):
+for room in (campaign, local, evaluate, allocate, experiment, cluster, doctor, simulate, upkeep):
     room.register(app)
 
 

@@ -79,11 +79,15 @@ def _versions(settings: Settings) -> Iterator[Finding]:
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
+    made = [path for path in (settings.root, *settings.root.parents) if not path.exists()]
     try:
         yield Finding("home", "ok", str(settings.folder()))
     except EnvironmentProblem as error:
         seen, _, fix = str(error).rpartition("; ")
         yield Finding("home", "miss", seen, fix)
+    for path in made:  # looking leaves nothing behind
+        if path.exists():
+            path.rmdir()
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
