@@ -11,12 +11,13 @@ or the dose that was given float64, whose arm is the nearest of the grid), the f
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
 
 from campaigns.errors import CampaignError, DataError, choices
+from campaigns.frame_checks import Seen, piece_problems
 from campaigns.limits import limit_problems
 from campaigns.spec import EVERY, Campaign
 
@@ -70,17 +71,58 @@ def decision_frame(table: pd.DataFrame, campaign: Campaign, where: str) -> pd.Da
     Raises:
         DataError: Everything that is wrong with the table, one line each.
     """
-    if table.empty:
-        raise DataError(f"{where}: has no rows; a campaign needs logged decisions to learn from")
-    problems = _missing_columns(table, campaign)
-    if problems:
-        raise DataError("\n".join(f"{where}: {problem}" for problem in problems))
-    reader = _Reader(table, campaign)
-    frame = reader.read()
-    problems = [*reader.problems, *_frame_problems(frame, campaign)]
-    if problems:
-        raise DataError("\n".join(f"{where}: {problem}" for problem in dict.fromkeys(problems)))
+    (frame,) = decision_frames([table], campaign, where)
     return frame
+
+
+def decision_frames(
+    tables: Iterable[pd.DataFrame],
+    campaign: Campaign,
+    where: str,
+    shares: np.ndarray | None = None,
+) -> Iterator[pd.DataFrame]:
+    """The same of a table that comes a piece at a time: its pieces as decision frames.
+
+    That each decision has an id of its own is only seen within a piece.
+
+    Args:
+        tables: Pieces of the log, in its order.
+        campaign, where: As in :func:`decision_frame`.
+        shares: Each arm's share of the whole log, [A], for ``propensity: estimate``; default: of the piece.
+
+    Raises:
+        DataError: What is wrong with a piece as it is reached, then with the whole after its end.
+    """
+    seen, start = Seen(campaign), 0
+    for table in tables:
+        if not len(table):
+            continue
+        problems = _missing_columns(table, campaign)
+        if problems:
+            raise _wrong(where, problems)
+        reader = _Reader(table, campaign, start, shares)
+        frame = reader.read()
+        problems = [*reader.problems, *piece_problems(frame, campaign, start)]
+        seen.add(frame)
+        if problems:
+            raise _wrong(where, problems if start else [*problems, *seen.problems()])
+        start += len(frame)
+        yield frame
+    if not start:
+        raise DataError(f"{where}: has no rows; a campaign needs logged decisions to learn from")
+    if problems := list(seen.problems()):
+        raise _wrong(where, problems)
+
+
+def arm_shares(tables: Iterable[pd.DataFrame], campaign: Campaign) -> np.ndarray:
+    """Each arm's share of the rows, [A]; of the tables only the factors' columns are read."""
+    readers = (_Reader(table, campaign) for table in tables)
+    counts = sum(np.bincount(each.arms(), minlength=len(campaign.arm_table)) for each in readers)
+    return np.asarray(counts / max(np.sum(counts), 1))
+
+
+def _wrong(where: str, problems: list[str]) -> DataError:
+    return DataError("\n".join(f"{where}: {problem}" for problem in dict.fromkeys(problems)))
 
 
 def required_columns(campaign: Campaign) -> dict[str, str]:
@@ -109,9 +151,19 @@ def _missing_columns(table: pd.DataFrame, campaign: Campaign) -> list[str]:
 class _Reader:
     """Reads one table column by column, and keeps what is wrong instead of stopping at the first."""
 
-    def __init__(self, table: pd.DataFrame, campaign: Campaign) -> None:
-        self.table, self.campaign = table, campaign
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        campaign: Campaign,
+        start: int = 0,
+        shares: np.ndarray | None = None,
+    ) -> None:
+        self.table, self.campaign, self.start, self.shares = table, campaign, start, shares
         self.problems: list[str] = []
+
+    def arms(self) -> np.ndarray:
+        """The arm of each row, [N]."""
+        return self._arms({name: self._levels(name) for name in self.campaign.treatments})
 
     def read(self) -> pd.DataFrame:
         campaign, table, count = self.campaign, self.table, len(self.table)
@@ -141,9 +193,8 @@ class _Reader:
     def _decision_ids(self, count: int) -> np.ndarray:
         if "decision_id" in self.table.columns:
             return self.table["decision_id"].astype(str).to_numpy(dtype=object)
-        return np.array(
-            [f"{self.campaign.name}-log-{row:09d}" for row in range(count)], dtype=object
-        )
+        rows = range(self.start, self.start + count)
+        return np.array([f"{self.campaign.name}-log-{row:09d}" for row in rows], dtype=object)
 
     def _units(self) -> np.ndarray:
         column = self.table[self.campaign.unit]
@@ -171,7 +222,7 @@ class _Reader:
             row = int(np.flatnonzero(column.isna())[0])
             seen = self.table[name].iloc[row]
             self.problems.append(
-                f"column '{name}' (timestamp), row {row}: {seen!r} is no time; {right}"
+                f"column '{name}' (timestamp), row {self.start + row}: {seen!r} is no time; {right}"
             )
             return empty
         if column.dt.tz is None:
@@ -223,7 +274,9 @@ class _Reader:
         arm = index.get_indexer(codes)
         if (arm < 0).any() and not self.problems:
             row = int(np.flatnonzero(arm < 0)[0])
-            self.problems.append(f"row {row}: {tuple(codes[row])} is no arm that 'arms' allows")
+            self.problems.append(
+                f"row {self.start + row}: {tuple(codes[row])} is no arm that 'arms' allows"
+            )
         return np.maximum(arm, 0).astype(np.int64)
 
     def _propensity(self, arm: np.ndarray) -> np.ndarray:
@@ -231,8 +284,8 @@ class _Reader:
         if name == "uniform":
             return np.full(len(arm), 1.0 / count)
         if name == "estimate":
-            share = np.bincount(arm, minlength=count) / len(arm)
-            return share[arm]
+            own = np.bincount(arm, minlength=count) / len(arm)
+            return (own if self.shares is None else self.shares)[arm]
         return self._numbers(name)
 
     def _explored_propensity(self, explored: np.ndarray, propensity: np.ndarray) -> np.ndarray:
@@ -262,7 +315,7 @@ class _Reader:
             if wrong.any():
                 row = int(np.flatnonzero(wrong)[0])
                 self.problems.append(
-                    f"column '{name}', row {row}: {column.iloc[row]!r} is no number; {right}"
+                    f"column '{name}', row {self.start + row}: {column.iloc[row]!r} is no number; {right}"
                 )
             column = converted
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -272,50 +325,6 @@ class _Reader:
                 f"column '{name}': {infinite} infinite values; leave unknown ones empty instead"
             )
         return values
-
-
-def _frame_problems(frame: pd.DataFrame, campaign: Campaign) -> Iterable[str]:
-    """What only the whole frame shows."""
-    ids = frame["decision_id"]
-    if ids.duplicated().any():
-        first = ids[ids.duplicated()].iloc[0]
-        yield (
-            f"column 'decision_id': {int(ids.duplicated().sum())} rows repeat an id, such as {first!r}; "
-            "each decision has its own"
-        )
-    propensity = frame["propensity"].to_numpy()
-    wrong = ~((propensity > 0) & (propensity <= 1))
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        yield (
-            f"column '{campaign.propensity}' (propensity): {int(wrong.sum())} rows lie outside (0, 1], "
-            f"such as {propensity[row]} in row {row}; it is the probability of the arm that was given"
-        )
-    given = np.unique(frame["arm"])
-    if len(given) < 2:
-        only = campaign.arm_table.names[int(given[0])]
-        yield f"every row was given arm {only!r}; an effect needs at least two arms in the log"
-    for name, outcome in campaign.outcomes.items():
-        yield from _outcome_problems(frame[name].to_numpy(), name, outcome.kind)
-
-
-def _outcome_problems(values: np.ndarray, name: str, kind: str) -> Iterable[str]:
-    seen = np.unique(values[np.isfinite(values)])
-    if len(seen) == 0:
-        yield f"column '{name}' (outcomes.{name}): no row has a value"
-    elif len(seen) == 1:
-        yield (
-            f"column '{name}' (outcomes.{name}): every row is {seen[0]:g}; "
-            "an outcome that never changes can't be learned: leave it out or look at the join"
-        )
-    elif kind == "binary" and not set(seen) <= {0.0, 1.0}:
-        other = next(value for value in seen if value not in (0.0, 1.0))
-        yield (
-            f"column '{name}' (outcomes.{name}): holds {other:g}; a binary outcome is 0 or 1 "
-            "(else say kind: count or continuous)"
-        )
-    elif kind == "count" and (seen < 0).any():
-        yield f"column '{name}' (outcomes.{name}): holds {seen[0]:g}; a count is 0 or more"
 
 
 def unit_ids(column: pd.Series) -> np.ndarray:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+from pyarrow import dataset as arrow
 
-from campaigns.errors import DataError
+from campaigns.errors import DataError, UpdraftError
+from campaigns.pieces import piece_rows
 from campaigns.settings import Settings
 from campaigns.spec import Campaign, CsvSource, EventsSource, ParquetSource, SimulatorSource
 from campaigns.storage import filesystem, is_uri, reaching
@@ -52,6 +56,59 @@ def read_table(campaign: Campaign) -> pd.DataFrame:
             source.rows, seed=source.seed, days=source.days
         )
     return read_file(source.path, source.kind)
+
+
+class Log:
+    """A campaign's log as the user has it: Parquet with many rows a piece at a time, else whole.
+
+    Args:
+        campaign: Its source's path absolute.
+        rows: Of a piece; default: as many as its columns allow.
+    """
+
+    def __init__(self, campaign: Campaign, rows: int | None = None) -> None:
+        self.campaign = campaign
+        self.rows = rows or 0
+        self._stored = self._in_pieces()
+        self._table = None if self._stored else read_table(campaign)
+
+    def pieces(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+        """The pieces in their order, with some of the columns or all; again whenever it is called."""
+        if self._table is not None:
+            yield self._table if columns is None else self._table[list(columns)]
+        if self._stored is None:
+            return
+        for batch in self._stored.to_batches(
+            columns=columns, batch_size=self.rows, batch_readahead=1, fragment_readahead=1
+        ):
+            if batch.num_rows:
+                yield batch.to_pandas()
+
+    @property
+    def head(self) -> pd.DataFrame:
+        """The first piece; empty where there are no rows."""
+        return next(self.pieces(), pd.DataFrame())
+
+    def _in_pieces(self) -> arrow.Dataset | None:
+        source = self.campaign.source
+        if not isinstance(source, ParquetSource):
+            return None
+        try:
+            found, path = filesystem(source.path)
+            stored = arrow.dataset(path, filesystem=found, format="parquet")
+            self.rows = self.rows or piece_rows(len(stored.schema))
+            many = stored.count_rows() > self.rows
+        except (OSError, pa.ArrowInvalid, UpdraftError):
+            return None  # whatever is wrong, reading it whole will say
+        return stored if many and not self._mixed(stored.schema) else None
+
+    def _mixed(self, schema: pa.Schema) -> bool:
+        """Whether some ids or words are stored as fractions, whose text depends on the whole column."""
+        campaign = self.campaign
+        words = {campaign.unit, *campaign.features.categorical}
+        words |= {f.column for f in campaign.treatments.values() if f.dose is None}
+        floats = {field.name for field in schema if pa.types.is_floating(field.type)}
+        return bool(floats & words)
 
 
 def source_name(campaign: Campaign) -> str:

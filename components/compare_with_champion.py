@@ -40,8 +40,7 @@ def compare_with_champion(
     import json
     from pathlib import Path
 
-    import pandas as pd
-
+    from campaigns.frame_file import FrameFile
     from campaigns.spec import Campaign
     from components.step import running
     from serving.contest import Evidence, contest
@@ -49,7 +48,7 @@ def compare_with_champion(
 
     with running("compare_with_champion") as step:
         spec = Campaign.model_validate_json(campaign)
-        frame = pd.read_parquet(training_frame.path)
+        frame = FrameFile(training_frame.path, spec)
         evidence = Evidence.read(
             evaluation=Path(evaluation.path),
             validation=Path(validation.path),

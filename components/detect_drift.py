@@ -27,8 +27,7 @@ def detect_drift(
     from dataclasses import asdict
     from pathlib import Path
 
-    import pandas as pd
-
+    from campaigns.frame_file import FrameFile
     from campaigns.spec import Campaign
     from components.step import running
     from models.checks.drift import drift_report as compare
@@ -37,15 +36,18 @@ def detect_drift(
 
     with running("detect_drift") as step:
         spec = Campaign.model_validate_json(campaign)
-        frame = pd.read_parquet(training_frame.path)
+        file = FrameFile(training_frame.path, spec)
         newest = next(iter(Registry(step.settings).describe(spec.name)), {})
-        reference, current = earlier_and_recent(frame, newest.get("learned_until"))
+        reference, current = earlier_and_recent(
+            file.without_features(), newest.get("learned_until")
+        )
         verdict = compare(
             reference,
             current,
             spec,
             Path(drift_report.path),
             workspace=step.settings.folder("evidently"),
+            features=file,
         )
         Path(drift.path).write_text(json.dumps(asdict(verdict)))
         step.say(verdict.summary)

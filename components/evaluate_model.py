@@ -26,17 +26,18 @@ def evaluate_model(
     """
     from pathlib import Path
 
-    import pandas as pd
-
+    from campaigns.frame_file import FrameFile
     from campaigns.spec import Campaign
     from components.step import running
+    from models.split import TEST, folds
     from models.uplift_evaluation import evaluate_uplift
     from models.uplift_model import UpliftModel
 
     with running("evaluate_model") as step:
         spec = Campaign.model_validate_json(campaign)
-        frame = pd.read_parquet(training_frame.path)
-        result = evaluate_uplift(UpliftModel.load(Path(model.path)), frame, spec, seed=seed)
+        file = FrameFile(training_frame.path, spec)
+        rows = file.where(lambda part: folds(part["unit_id"], spec.name) == TEST, ["unit_id"])
+        result = evaluate_uplift(UpliftModel.load(Path(model.path)), rows, spec, seed=seed)
         Path(evaluation.path).write_text(result.to_json())
         for name, value in result.estimates.items():
             uplift_metrics.log_metric(name, value)

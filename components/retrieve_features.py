@@ -21,20 +21,21 @@ def retrieve_features(campaign: str, training_frame: dsl.Output[dsl.Dataset]) ->
         The campaign with its features spelled out (JSON), and the frame's number of rows.
     """
     from datetime import UTC, datetime
+    from pathlib import Path
 
     from campaigns.loading import parse_campaign
     from components.step import running
-    from feature_repo.retrieval import resolved, retrieve
+    from feature_repo.retrieval import load_online, retrieve, spelled_out
     from models.suitability import check_campaign
     from serving.events import EventStore
 
     with running("retrieve_features") as step:
-        spec, table = resolved(parse_campaign(campaign))
+        spec, log = spelled_out(parse_campaign(campaign))
         check_campaign(spec)
         store = EventStore(step.settings.event_store_url)
         logged = store.decisions_frame(spec, now=datetime.now(UTC))
-        frame = retrieve(spec, logged, table, step.settings, say=step.say)
-        frame.to_parquet(training_frame.path, index=False)
-        training_frame.metadata.update(rows=len(frame), campaign=spec.name)
-        step.say(f"{len(frame):,} decisions, {len(logged):,} of them Updraft's own")
-        return spec.model_dump_json(), len(frame)
+        rows = retrieve(spec, logged, log, step.settings, Path(training_frame.path), say=step.say)
+        load_online(spec, step.settings, say=step.say)
+        training_frame.metadata.update(rows=rows, campaign=spec.name)
+        step.say(f"{rows:,} decisions, {len(logged):,} of them Updraft's own")
+        return spec.model_dump_json(), rows

@@ -30,8 +30,7 @@ def sample_exploration(
     import json
     from pathlib import Path
 
-    import pandas as pd
-
+    from campaigns.frame_file import FrameFile
     from campaigns.spec import Campaign
     from components.step import running
     from feature_repo.retrieval import latest_units
@@ -42,7 +41,7 @@ def sample_exploration(
         trial = run_trial(
             spec,
             latest_units(spec, step.settings),
-            pd.read_parquet(training_frame.path),
+            FrameFile(training_frame.path, spec).without_features(),
             step.settings,
             share=share,
             stratify_by=stratify_by,

@@ -25,8 +25,7 @@ def validate_data(
     from dataclasses import asdict
     from pathlib import Path
 
-    import pandas as pd
-
+    from campaigns.frame_file import FrameFile
     from campaigns.spec import Campaign
     from components.step import running
     from models.checks.covariates import check_covariates
@@ -34,9 +33,10 @@ def validate_data(
 
     with running("validate_data") as step:
         spec = Campaign.model_validate_json(campaign)
-        frame = pd.read_parquet(training_frame.path)
+        file = FrameFile(training_frame.path, spec)
+        frame = file.without_features()
         ratio = require_sample_ratio(frame, spec)
-        covariates = check_covariates(frame, spec)
+        covariates = check_covariates(frame, spec, features=file)
         found = asdict(ratio) | {"covariates": asdict(covariates)}
         Path(validation.path).write_text(json.dumps(found, default=list))
         step.say(f"sample ratio as designed (p = {ratio.p_value:.3f}); {covariates.summary}")

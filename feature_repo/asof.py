@@ -19,6 +19,7 @@ from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMeta
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 
 from feature_repo.log import quoted
+from feature_repo.names import TIME
 
 
 class AsofOfflineStoreConfig(DuckDBOfflineStoreConfig):
@@ -42,7 +43,8 @@ class AsofOfflineStore(DuckDBOfflineStore):
         **options: Any,
     ) -> RetrievalJob:
         """The features of one view, as they were known at each row's time (see Feast's docs)."""
-        plain = isinstance(entity_df, pd.DataFrame) and not full_feature_names and not options
+        given = isinstance(entity_df, pd.DataFrame | str)
+        plain = given and not full_feature_names and not options
         if not (plain and len(feature_views) == 1 and is_plain(feature_views[0])):
             return DuckDBOfflineStore.get_historical_features(
                 config,
@@ -66,32 +68,52 @@ def is_plain(view: FeatureView) -> bool:
 
 
 class AsofJob(RetrievalJob):
-    """One point-in-time join, done when its result is asked for."""
+    """One point-in-time join, done when its result is asked for.
+
+    Args:
+        view: Whose features.
+        features: Their names.
+        entities: The rows to join to: a frame, or DuckDB's SQL for one whose time is ``event_timestamp``.
+    """
 
     on_demand_feature_views: list[Any] = []
     full_feature_names = False
 
-    def __init__(self, view: FeatureView, features: list[str], entities: pd.DataFrame) -> None:
+    def __init__(
+        self, view: FeatureView, features: list[str], entities: pd.DataFrame | str
+    ) -> None:
         self.view, self.features, self.entities = view, features, entities
-        self.time = infer_event_timestamp_from_entity_df(dict(entities.dtypes))
+        self.time = TIME
+        if isinstance(entities, pd.DataFrame):
+            self.time = infer_event_timestamp_from_entity_df(dict(entities.dtypes))
 
     @property
     def metadata(self) -> RetrievalMetadata:
         """What was asked for, as Feast wants to know it."""
-        times = self.entities[self.time]
-        keys = [name for name in self.entities.columns if name != self.time]
-        return RetrievalMetadata(self.features, keys, times.min(), times.max())
+        with duckdb.connect() as connection:
+            self.query(connection)
+            times = f"SELECT min({quoted(self.time)}), max({quoted(self.time)}) FROM entity"
+            first, last = connection.sql(times).fetchone()
+            names = connection.table("entity").columns
+        return RetrievalMetadata(self.features, [n for n in names if n != self.time], first, last)
+
+    def query(self, connection: duckdb.DuckDBPyConnection) -> str:
+        """The join as SQL for this connection, which gets the views ``entity`` and ``log``."""
+        if isinstance(self.entities, str):
+            connection.execute(f"CREATE TEMP VIEW entity AS {self.entities}")
+        else:
+            connection.register("entity", pa.Table.from_pandas(self.entities, preserve_index=False))
+        connection.read_parquet(self.view.batch_source.path).create_view("log")
+        return self._sql()
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         with duckdb.connect() as connection:
-            connection.register("entity", pa.Table.from_pandas(self.entities, preserve_index=False))
-            connection.read_parquet(self.view.batch_source.path).create_view("log")
-            return connection.sql(self._query()).to_arrow_table()
+            return connection.sql(self.query(connection)).to_arrow_table()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._to_arrow_internal(timeout).to_pandas()
 
-    def _query(self) -> str:
+    def _sql(self) -> str:
         source = self.view.batch_source
         keys = [quoted(column.name) for column in self.view.entity_columns]
         time, created = quoted(source.timestamp_field), quoted(source.created_timestamp_column)

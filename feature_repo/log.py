@@ -27,6 +27,7 @@ from feature_repo.names import CREATED, TIME, UNIT
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 SMALL_BYTES = 4 * 2**20
 MANY_SMALL = 64
+MEMORY = "3GB"  # that a DuckDB of ours takes before it goes through the disk
 
 _READ_LOCK = ".read.lock"
 
@@ -118,7 +119,9 @@ class FeatureLog:
 
     @cached_property
     def _database(self) -> duckdb.DuckDBPyConnection:
-        return duckdb.connect()  # opening one takes longer than what a push asks of it
+        # kept: opening one takes longer than what a push asks of it
+        spill = str(self.folder / ".spill")
+        return duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": spill})
 
     def _parts(self) -> list[Path]:
         return sorted(self.folder.glob("*.parquet"))

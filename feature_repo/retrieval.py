@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 
 from campaigns.errors import DataError
-from campaigns.frame import UTC_MICROSECONDS, decision_frame, expand_features
+from campaigns.frame import (
+    UTC_MICROSECONDS,
+    arm_shares,
+    decision_frame,
+    decision_frames,
+    expand_features,
+)
 from campaigns.settings import Settings
-from campaigns.sources import read_table, source_name
+from campaigns.sources import Log, read_table, source_name
 from campaigns.spec import Campaign, EventsSource
 
 
@@ -28,45 +37,87 @@ def resolved(campaign: Campaign) -> tuple[Campaign, pd.DataFrame | None]:
     return campaign, decision_frame(table, campaign, source_name(campaign))
 
 
+def spelled_out(campaign: Campaign) -> tuple[Campaign, Log]:
+    """The campaign with ``'*'`` features spelled out, and its log as the user has it."""
+    log = Log(campaign)
+    return expand_features(campaign, log.head), log
+
+
 def retrieve(
     campaign: Campaign,
     logged: pd.DataFrame | None,
-    frame: pd.DataFrame | None,
+    log: Log | None,
     settings: Settings,
+    target: Path,
     *,
     say: Callable[[str], None] = lambda message: None,
-) -> pd.DataFrame:
-    """The training frame: decisions in the order of time, features joined point-in-time by Feast.
+) -> int:
+    """Write the training frame: decisions in the order of time, features joined point-in-time by Feast.
+
+    Files of any size: a piece of the decisions is in memory at a time.
 
     Args:
         campaign: With features spelled out.
         logged: Decisions that Updraft made itself, as a decision frame.
-        frame: The campaign's own table, as a decision frame.
+        log: The campaign's own.
         settings: Where the feature repository lies.
+        target: The frame's file (Parquet).
         say: Told what happens.
 
+    Returns:
+        The number of decisions.
+
     Raises:
-        DataError: There is no decision at all.
+        DataError: Everything that is wrong with the log, one line each; or there is no decision at all.
     """
+    from feature_repo.bulk import check_ids, in_order_of_time, join_features, pieces_of, spool
     from feature_repo.store import FeatureRepository
 
-    parts = [part for part in (frame, logged) if part is not None and len(part)]
-    if not parts:
-        raise DataError(
-            f"{campaign.name}: no decision with complete outcomes is logged yet; "
-            "serve some decisions first, or give the campaign a table as its source"
-        )
-    decisions = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
-    decisions = decisions.sort_values("decided_at", kind="stable", ignore_index=True)
     repository = FeatureRepository(campaign, settings)
-    say("applying the feature repository")
-    repository.apply()
-    repository.ingest(decisions)
-    say(f"joining features of {len(decisions):,} decisions")
-    joined = repository.training_frame(decisions)
+    with TemporaryDirectory(dir=settings.folder("feast"), prefix=".work-") as work:
+        spooled, decisions = Path(work) / "spooled", Path(work) / "decisions.parquet"
+        spooled.mkdir()
+        rows = 0
+        if not isinstance(campaign.source, EventsSource) and log is not None:
+            rows = spool(_decisions(campaign, log), campaign, spooled)
+            if "decision_id" in log.head:
+                check_ids(spooled, Path(work), source_name(campaign))
+        if logged is not None and len(logged):
+            rows += spool([logged], campaign, spooled)
+        if not rows:
+            raise DataError(
+                f"{campaign.name}: no decision with complete outcomes is logged yet; "
+                "serve some decisions first, or give the campaign a table as its source"
+            )
+        in_order_of_time(spooled, decisions, Path(work))
+        shutil.rmtree(spooled)
+        say("applying the feature repository")
+        repository.apply()
+        for piece in pieces_of(decisions):
+            repository.ingest(piece)
+        say(f"joining features of {rows:,} decisions")
+        join_features(repository, decisions, target, Path(work))
+    return rows
+
+
+def load_online(
+    campaign: Campaign, settings: Settings, say: Callable[[str], None] = lambda message: None
+) -> int:
+    """Bring the online store to what is new in the log; returns the number of units."""
+    from feature_repo.store import FeatureRepository
+
     say("loading the online store")
-    repository.materialize()
-    return joined
+    return FeatureRepository(campaign, settings).materialize()
+
+
+def _decisions(campaign: Campaign, log: Log) -> Iterator[pd.DataFrame]:
+    """The log as decision frames."""
+    shares = None
+    if campaign.propensity == "estimate":
+        factors = [factor.column for factor in campaign.treatments.values()]
+        if set(factors) <= set(log.head.columns):
+            shares = arm_shares(log.pieces(factors), campaign)
+    return decision_frames(log.pieces(), campaign, source_name(campaign), shares)
 
 
 def latest_units(campaign: Campaign, settings: Settings) -> pd.DataFrame:

@@ -25,6 +25,7 @@ import torch
 from pyarrow import dataset as arrow
 
 from campaigns.errors import DataError
+from campaigns.pieces import piece_rows
 from campaigns.spec import Campaign
 from campaigns.storage import filesystem, reaching
 from models.data import Batch, OutcomeScaler, Shape
@@ -35,7 +36,6 @@ Source: TypeAlias = "pd.DataFrame | str | Path"
 
 WEIGHTS = (0.1, 10.0)  # of exploited rows: one row must not decide, nor be for nothing
 FIT_ROWS = 200_000  # what the encoder and the scaling are fit on, at most (about)
-CHUNK_ROWS = 131_072  # rows of a file that are in memory as columns at a time
 STREAM_BYTES = 4 * 2**30  # tensors larger than this are streamed
 KEY = "_unit_key"
 NEEDED = "unit_id arm propensity explored explored_propensity holdout".split()
@@ -232,8 +232,9 @@ def _chunks(source: Source, columns: list[str]) -> Iterator[pd.DataFrame]:
     if isinstance(source, pd.DataFrame):
         yield source[columns]
         return
+    rows = piece_rows(len(columns))
     with reaching(source):
-        for batch in _open(source).to_batches(columns=columns, batch_size=CHUNK_ROWS):
+        for batch in _open(source).to_batches(columns=columns, batch_size=rows, batch_readahead=2):
             yield batch.to_pandas()
 
 

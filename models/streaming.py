@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from campaigns.pieces import piece_rows
 from campaigns.storage import filesystem
 from models.data import Batch
-from models.dataset import CHUNK_ROWS, Recipe
+from models.dataset import Recipe
 from models.split import TRAIN
 
 
@@ -30,11 +31,12 @@ def stream(source: str | Path, recipe: Recipe, fold: int = TRAIN) -> Any:
         (rows,) = recipe.rows_of(chunk, fold)
         return {name: value.numpy() for name, value in vars(recipe.batch(rows)).items()}
 
+    rows = max(1, piece_rows(len(recipe.columns)) // 4)
     ray.data.DataContext.get_current().enable_progress_bars = False
     found, path = filesystem(source)
     data = ray.data.read_parquet(path, filesystem=found, file_extensions=None)
     data = data.select_columns(recipe.columns)
-    return data.map_batches(encode, batch_format="pandas", batch_size=CHUNK_ROWS // 4)
+    return data.map_batches(encode, batch_format="pandas", batch_size=rows)
 
 
 @dataclass(frozen=True)

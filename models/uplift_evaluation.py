@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,24 +15,14 @@ from campaigns.objective import value_and_cost
 from campaigns.spec import Campaign
 from models.convention_table import convention_rows, default_metrics
 from models.hidden_confounding import Confounding, hidden_confounding
-from models.metrics import (
-    Curve,
-    UpliftRow,
-    cost_curve,
-    qini_curve,
-    uplift_curve,
-    uplift_table,
-)
+from models.metrics import Curve, UpliftRow, uplift_table
+from models.metrics.curves import every_curve
+from models.metrics.trial import check_trial
 from models.policy_points import PolicyPoints, policy_points
 from models.split import TEST, folds
 from models.uplift_deciles import Deciles, uplift_deciles
 from models.uplift_model import UpliftModel
 
-CURVES: dict[str, Callable[..., Curve]] = {
-    "uplift": uplift_curve,
-    "qini": qini_curve,
-    "cost": cost_curve,
-}
 GRID = np.linspace(0, 1, 41)  # points of a drawn curve
 REPLICATES = 60  # of a curve's band
 
@@ -117,7 +107,9 @@ def evaluate_uplift(
         DataError: No held-out explored row has an outcome, or no metric has such a name.
     """
     test = folds(frame["unit_id"], campaign.name) == TEST
-    rows = frame[explored_rows(frame) & test]
+    frame = frame if test.all() else frame[test]
+    explored = explored_rows(frame)
+    rows = frame if explored.all() else frame[explored]
     _require_outcomes(rows, campaign, "held-out explored row")
     predicted = model.predict(rows)
     value, cost = value_and_cost(predicted, campaign)
@@ -128,7 +120,7 @@ def evaluate_uplift(
         table,
         bands,
         deciles,
-        hidden_confounding(frame[test], campaign, seed=seed),
+        hidden_confounding(frame, campaign, seed=seed),
         policy_points(value, cost, rows, campaign, seed=seed),
     )
 
@@ -253,15 +245,17 @@ def _bands(
     confidence: float,
     seed: int,
 ) -> Iterator[Band]:
-    weights = np.random.default_rng(seed).poisson(1.0, (REPLICATES, len(y))).astype(np.float64)
-    for kind, curve in CURVES.items():
-        drawn = curve(y, score, treated, propensity=propensity)
+    trial = check_trial(y, score, treated, propensity=propensity)  # sorted once for all replicates
+    rng = np.random.default_rng(seed)
+    draws: dict[str, list[np.ndarray]] = {}
+    for _ in range(REPLICATES):
+        weight = rng.poisson(1.0, len(y)).astype(np.uint8)
+        for kind, curve in every_curve(trial.points(weight[None])).items():
+            draws.setdefault(kind, []).append(_on_grid(curve))
+    for kind, drawn in every_curve(trial.points()).items():
         scale = len(y) if kind == "qini" else 1  # per unit, as the others are
-        draws = [
-            _on_grid(curve(y, score, treated, propensity=propensity, weight=w)) for w in weights
-        ]
         low, high = np.nanquantile(
-            np.array(draws) / scale, [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0
+            np.array(draws[kind]) / scale, [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0
         )
         lists = (_finite(values) for values in (_on_grid(drawn) / scale, low, high))
         yield Band(kind, arm, outcome, GRID.tolist(), *lists)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from campaigns.frame_file import FrameFile
 from campaigns.settings import Settings
 from campaigns.spec import Campaign, SimulatorSource
 from campaigns.worlds import world
@@ -128,7 +129,7 @@ class Contest:
 
 def contest(
     folder: Path,
-    frame: pd.DataFrame,
+    file: FrameFile,
     campaign: Campaign,
     evidence: Evidence,
     settings: Settings,
@@ -139,13 +140,14 @@ def contest(
 
     Args:
         folder: A saved :class:`UpliftModel`.
-        frame: The decision frame.
+        file: The decision frame.
         campaign: With features spelled out.
         evidence: What earlier steps found.
         settings: Where the registry is.
         seed: Of the cross-fitted outcome model.
     """
-    log = held_out(frame, campaign, seed=seed)
+    frame = file.without_features()
+    log = held_out(frame, campaign, seed=seed, features=file)
     scores = constant_policies(log, frame, campaign)
     registry = Registry(settings)
     champion = registry.version_of(campaign.name, CHAMPION)
@@ -177,7 +179,7 @@ def contest(
     challenger.meta |= {
         "rows": str(len(frame)),
         "learned_until": frame["decided_at"].max().isoformat(),
-        "data_hash": _data_hash(frame),
+        "data_hash": _data_hash(file.pieces()),
     }
     return Contest(
         campaign=campaign,
@@ -193,11 +195,14 @@ def contest(
     )
 
 
-def _data_hash(frame: pd.DataFrame) -> str:
-    """Twelve hex digits that change with any value, column or row of the frame."""
-    rows = pd.util.hash_pandas_object(frame, index=False).to_numpy()
-    names = ",".join(frame.columns).encode()
-    return hashlib.blake2b(rows.tobytes() + names, digest_size=6).hexdigest()
+def _data_hash(pieces: Iterable[pd.DataFrame]) -> str:
+    """Twelve hex digits that change with any value, column or row of a frame that comes in pieces."""
+    found, names = hashlib.blake2b(digest_size=6), ""
+    for piece in pieces:
+        found.update(pd.util.hash_pandas_object(piece, index=False).to_numpy().tobytes())
+        names = ",".join(piece.columns)
+    found.update(names.encode())
+    return found.hexdigest()
 
 
 def _comparable(champion: UpliftModel, campaign: Campaign) -> bool:

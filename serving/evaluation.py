@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from campaigns.errors import DataError
+from campaigns.frame_file import FrameFile
 from campaigns.objective import arm_costs, budget_per_unit, realised, value_and_cost
 from campaigns.spec import Campaign
 from models.metrics import Interval, PolicyValue, cross_fit_outcome_model, policy_value
@@ -86,7 +87,12 @@ class Estimate:
 
 
 def held_out(
-    frame: pd.DataFrame, campaign: Campaign, *, seed: int = 0, everybody: bool = False
+    frame: pd.DataFrame,
+    campaign: Campaign,
+    *,
+    seed: int = 0,
+    everybody: bool = False,
+    features: FrameFile | None = None,
 ) -> HeldOut:
     """The rows that policies are judged on.
 
@@ -95,6 +101,7 @@ def held_out(
         campaign: With features spelled out.
         seed: Of the cross-fitted outcome model.
         everybody: Take the explored rows of all units, where what is judged is no model of ours.
+        features: Where those rows' features are read, by the frame's index; None: they are in the frame.
 
     Raises:
         DataError: There are too few to judge anything.
@@ -105,7 +112,10 @@ def held_out(
     worth, paid = realised(outcomes, frame["arm"].to_numpy(), campaign)
     reward = worth - campaign.budget.min_return * paid
     used = test & trial & np.isfinite(reward)
-    rows = frame[used].reset_index(drop=True)
+    rows = frame[used]
+    if features is not None:
+        rows = rows.join(features.take(rows.index.to_numpy(), campaign.features.names))
+    rows = rows.reset_index(drop=True)
     if len(rows) < LEAST_ROWS:
         kind = "explored" if everybody else "held-out explored"
         raise DataError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from campaigns.frame_file import FrameFile
 from campaigns.spec import Campaign
 from models.checks.srm import THRESHOLD, everything_open, trial_rows
 from models.metrics.experiments.balance import covariate_balance
@@ -52,15 +53,18 @@ class CovariateCheck:
         )
 
 
-def check_covariates(frame: pd.DataFrame, campaign: Campaign) -> CovariateCheck:
+def check_covariates(
+    frame: pd.DataFrame, campaign: Campaign, features: FrameFile | None = None
+) -> CovariateCheck:
     """Compare the features of the trial's arms with control's, by inverse propensity.
 
     Each unit counts once, with its first trial row: later ones may depend on what it got before. Where
     arms weren't open to all, only the rows that had every arm are compared.
 
     Args:
-        frame: Decision frame with the campaign's features.
+        frame: Decision frame with the campaign's features, unless they are read from elsewhere.
         campaign: Its features, with ``'*'`` expanded, and arms.
+        features: Where the features of the rows that are compared are read, by the frame's index.
 
     Raises:
         DataError: No trial row, or one without a propensity.
@@ -72,6 +76,9 @@ def check_covariates(frame: pd.DataFrame, campaign: Campaign) -> CovariateCheck:
     trial = trial.sort_values("decided_at", kind="stable").drop_duplicates("unit_id")
     if len(trial) > MAX_ROWS:
         trial = trial.iloc[np.linspace(0, len(trial) - 1, MAX_ROWS).astype(np.int64)]
+    if features is not None:
+        taken = features.take(trial.index.to_numpy(), campaign.features.names)
+        trial = trial.join(taken)
     count = np.bincount(trial["arm"], minlength=arms)
     if count[0] < 2 or (count[1:] < 2).all():
         return CovariateCheck(None, {}, len(trial), True)

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from campaigns.errors import DataError
+from campaigns.frame_file import FrameFile
 from campaigns.settings import QUIET
 from campaigns.spec import Campaign
 
@@ -78,6 +79,7 @@ def drift_report(
     max_rows: int = MAX_ROWS,
     seed: int = 0,
     workspace: Path | None = None,
+    features: FrameFile | None = None,
 ) -> DriftVerdict:
     """Compare two decision frames, write Evidently's report, and say what it means.
 
@@ -89,11 +91,15 @@ def drift_report(
         max_rows: Rows drawn of each frame (seeded); more than 100,000 gains nothing.
         seed: Of the draw.
         workspace: An Evidently workspace to add the run to, for ``evidently ui``.
+        features: Where the features of the rows that are drawn are read, by the frames' index; None: they
+            are in the frames.
 
     Raises:
         DataError: A frame has no rows, or lacks a feature.
     """
-    snapshot, verdict = compare(reference, current, campaign, max_rows=max_rows, seed=seed)
+    snapshot, verdict = compare(
+        reference, current, campaign, max_rows=max_rows, seed=seed, features=features
+    )
     html_path.parent.mkdir(parents=True, exist_ok=True)
     snapshot.save_html(str(html_path))
     if workspace is not None:
@@ -108,17 +114,18 @@ def compare(
     *,
     max_rows: int = MAX_ROWS,
     seed: int = 0,
+    features: FrameFile | None = None,
 ) -> tuple[Any, DriftVerdict]:
     """As :func:`drift_report`, without files: Evidently's snapshot and the verdict."""
     frames = [
-        _sample(frame, campaign, name, max_rows, seed)
+        _sample(frame, campaign, name, max_rows, seed, features)
         for name, frame in (("reference", reference), ("current", current))
     ]
     tables = _tables(frames, campaign)
     snapshot, columns, drifted = _run(tables, campaign, current["decided_at"].max())
-    features = campaign.features.names
-    hit = [name for name in features if name in drifted or _missing_name(name) in drifted]
-    share = len(hit) / len(features)
+    names = campaign.features.names
+    hit = [name for name in names if name in drifted or _missing_name(name) in drifted]
+    share = len(hit) / len(names)
     rows = (len(frames[0]), len(frames[1]))
     few = min(rows) < FEWEST_ROWS
     return snapshot, DriftVerdict(
@@ -168,16 +175,23 @@ def add_to_workspace(snapshot: Any, campaign: Campaign, folder: Path) -> None:
 
 
 def _sample(
-    frame: pd.DataFrame, campaign: Campaign, name: str, rows: int, seed: int
+    frame: pd.DataFrame,
+    campaign: Campaign,
+    name: str,
+    rows: int,
+    seed: int,
+    file: FrameFile | None,
 ) -> pd.DataFrame:
     features = campaign.features.names
     if frame.empty:
         raise DataError(f"drift: the {name} frame has no rows; give decisions of both periods")
-    if absent := [feature for feature in features if feature not in frame.columns]:
+    if file is None and (absent := [each for each in features if each not in frame.columns]):
         raise DataError(
             f"drift: the {name} frame has no column '{absent[0]}', a feature of the campaign"
         )
     part = frame.sample(rows, random_state=seed) if len(frame) > rows else frame
+    if file is not None:
+        part = part[["decided_at"]].join(file.take(part.index.to_numpy(), features))
     return part.sort_values("decided_at", kind="stable")[features]  # the report plots rows in order
 
 

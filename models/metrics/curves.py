@@ -88,6 +88,16 @@ def cost_curve(
     return Curve(to_one(spend(points))[0], to_one(gain(points))[0])
 
 
+def every_curve(points: Points) -> dict[str, Curve]:
+    """The uplift, Qini and cost curve of the first replicate, from the same running sums."""
+    value, cost = gain(points), spend(points)
+    return {
+        "uplift": Curve(points.depth[0], value[0]),
+        "qini": Curve(points.depth[0], points.whole.extra[0]),
+        "cost": Curve(to_one(cost)[0], to_one(value)[0]),
+    }
+
+
 def gain(points: Points, values: Array | None = None) -> Array:
     """phi * (rate of the treated - rate of control) [R, M + 1], of y or of other ``values`` [N]."""
     if values is None:

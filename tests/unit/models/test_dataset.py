@@ -125,7 +125,7 @@ def test_a_file_gives_the_same_rows_as_the_frame_whatever_its_chunks(
     path = tmp_path / "frame"
     frame.to_parquet(path, row_group_size=700)
     whole = prepare(frame, CAMPAIGN)
-    monkeypatch.setattr("models.dataset.CHUNK_ROWS", 256)
+    monkeypatch.setattr("models.dataset.piece_rows", lambda columns: 256)
     chunked = prepare(path, CAMPAIGN)
     for name in vars(whole.train):
         assert torch.equal(getattr(whole.train, name), getattr(chunked.train, name)), name
