@@ -4,11 +4,13 @@ The paper's test gave four independent sets of users a random policy, EFIN, MTMT
 multi-task, and told the activity of the next day and of the month against random. Here, for each
 seed: one log, on which every net is trained at its defaults; then players of another population, whose
 bucket is a keyed hash of their id; in each bucket a policy within the same budget for a player, and
-outcomes drawn from the world. ``login_next_day`` is the short term, ``plays_more_7d`` the long one (the
-world knows no month). What is read out is what an experimenter would see: the difference from the random
-bucket in percent of its mean, adjusted for the players' features (CUPED), with a 95% interval and the
-test of the buckets' sizes (sample ratio). Beside it stands the truth: the expected outcomes of the arms
-given to *all* players, in percent of what the random policy gives them.
+outcomes drawn from the world. Buckets and read-out are those of ``updraft experiment``.
+
+``login_next_day`` is the short term, ``plays_more_7d`` the long one (the world knows no month). What is
+read out is what an experimenter would see: the difference from the random bucket in percent of its
+mean, adjusted for the players' features (CUPED), with a 95% interval and the test of the buckets' sizes
+(sample ratio). Beside it stands the truth: the expected outcomes of the arms given to *all* players, in
+percent of what the random policy gives them.
 
 Run: ``python -m benchmarks.ab [--seeds 3] [--rows 20000] [--units 200000] [--json out.json]``
 """
@@ -27,7 +29,6 @@ import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from benchmarks.machine import machine, wide_console
 from benchmarks.models.decisions import fit_model
@@ -37,10 +38,11 @@ from campaigns.loading import load_campaign
 from campaigns.objective import value_and_cost
 from campaigns.spec import Campaign
 from campaigns.worlds import World, world
-from models.metrics.experiments import cuped_effect
+from models.checks.srm import split_ratio
+from models.metrics.experiments import compare_variants
 from models.uplift_model import UpliftModel
 from serving.policy.allocation import allocate
-from serving.policy.hashing import uniform
+from serving.policy.buckets import buckets
 from serving.policy.ration import ration
 
 CAMPAIGN = Path(__file__).resolve().parents[1] / "campaigns" / "game_bonus.yaml"
@@ -51,6 +53,7 @@ NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "MTMT, multi-task": ("mtmt", {}),
 }
 POLICIES = (RANDOM, *NETS)
+SHARES = [1 / len(POLICIES)] * len(POLICIES)
 TERMS = {"login_next_day": "short term", "plays_more_7d": "long term"}
 DAY, FRESH = 14, 10_000  # the day of the test; added to the log's seed: another population
 
@@ -118,14 +121,13 @@ def measure(rows: int, units: int, seed: int) -> dict[str, Any]:
 def players(simulated: World, campaign: Campaign, count: int, budget: float, seed: int) -> Trial:
     """Players of population ``seed`` with their buckets."""
     units = simulated.units(count, seed=seed, day=DAY)
-    draw = uniform(units[campaign.unit].to_numpy(), salt=str(seed), epoch="ab", purpose="bucket")
     numbers = units[list(campaign.features.numeric)]
     words = pd.get_dummies(units[list(campaign.features.categorical)], drop_first=True)
     known = [numbers.fillna(numbers.median()), numbers.isna().loc[:, numbers.isna().any()], words]
     columns = [simulated.outcomes.index(name) for name in campaign.outcomes]
     return Trial(
         units=units,
-        bucket=(draw * len(POLICIES)).astype(np.int64),
+        bucket=buckets(units[campaign.unit].to_numpy(), SHARES, salt=str(seed), experiment="ab"),
         covariates=np.column_stack([part.to_numpy(dtype=np.float64) for part in known]),
         truth=simulated.truth(units, day=DAY)[:, :, columns],
         budget=budget,
@@ -171,25 +173,28 @@ def read_out(
     given = np.stack([arms[name] for name in POLICIES])[test.bucket, rows]
     drawn = simulated.respond(test.units, given, seed=seed, day=DAY)
     _, cost = value_and_cost(test.truth, campaign)
-    counts = np.bincount(test.bucket, minlength=len(POLICIES))
-    found: dict[str, Any] = {}
-    for place, name in enumerate(POLICIES):
-        mine = test.bucket == place
-        found[name] = {"cost": float(cost[mine, given[mine]].mean()), "units": int(counts[place])}
-        for k, outcome in enumerate(campaign.outcomes):
-            y, expected = drawn[:, simulated.outcomes.index(outcome)], test.truth[:, :, k]
-            mean = float(y[test.bucket == 0].mean())
-            base = float(expected[rows, arms[RANDOM]].mean())
+    ratio = split_ratio(test.bucket, np.array(SHARES), POLICIES)
+    found: dict[str, Any] = {
+        name: {
+            "cost": float(cost[rows, given][test.bucket == place].mean()),
+            "units": ratio.counts[name],
+        }
+        for place, name in enumerate(POLICIES)
+    }
+    for k, outcome in enumerate(campaign.outcomes):
+        y, expected = drawn[:, simulated.outcomes.index(outcome)], test.truth[:, :, k]
+        effects = compare_variants(y, test.bucket, SHARES, covariates=test.covariates)
+        base = float(expected[rows, arms[RANDOM]].mean())
+        for name, effect in zip(POLICIES, effects):
             truth = float(expected[rows, arms[name]].mean()) / base - 1
-            told = {"mean": float(y[mine].mean()), "truth": 100 * truth}
-            if place:
-                two = mine | (test.bucket == 0)
-                effect = cuped_effect(y[two], mine[two], test.covariates[two]).interval
+            told = {"mean": effect.mean, "truth": 100 * truth}
+            if effect.difference is not None:
                 told |= {
-                    key: 100 * getattr(effect, key) / mean for key in ("estimate", "low", "high")
+                    key: 100 * getattr(effect.difference, key) / effects[0].mean
+                    for key in ("estimate", "low", "high")
                 }
             found[name][outcome] = told
-    return {"read_out": found, "sample_ratio": float(stats.chisquare(counts).pvalue)}
+    return {"read_out": found, "sample_ratio": ratio.p_value}
 
 
 def show(report: dict[str, Any], console: Console) -> None:

@@ -16,13 +16,15 @@ import numpy as np
 import pandas as pd
 from uuid6 import uuid7
 
-from campaigns.errors import CampaignError, DataError
+from campaigns.errors import CampaignError, DataError, choices
 from campaigns.experiment import Experiment, Variant
 from campaigns.frame import UTC_MICROSECONDS
+from campaigns.limits import Eligibility
 from campaigns.objective import value_and_cost
 from campaigns.spec import Campaign
 from serving.batch import read_units
 from serving.decider import Model, epoch_key
+from serving.limits import may_get
 from serving.policy.allocation import allocate
 from serving.policy.buckets import buckets
 from serving.policy.exploration import held_out
@@ -49,6 +51,7 @@ class Bucket:
     Attributes:
         rows: In the unit table, [n].
         value, cost: Of every arm over control, [n, A]; value is 0 where no model says.
+        eligible: Which arms each may get, [n, A].
     """
 
     name: str
@@ -57,6 +60,7 @@ class Bucket:
     rows: np.ndarray
     value: np.ndarray
     cost: np.ndarray
+    eligible: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,14 +109,22 @@ def prepare(
 
     Raises:
         DataError: The table or a model's answers are wrong.
+        CampaignError: The campaign has limits that can't be shared out between variants.
     """
+    shared = [limit.title for limit in campaign.limits if not isinstance(limit, Eligibility)]
+    if shared:
+        raise CampaignError(
+            f"limits: {choices(shared)} can't be shared out between variants, which keep to the budget "
+            "and to eligibility; leave it out of the campaign of an experiment"
+        )
     ids, seen = read_units(units, campaign)
     if not len(ids):
         raise DataError("unit table: has no rows; give one a unit")
     rules = campaign.exploration
     held = held_out(ids, salt=rules.salt, holdout=rules.holdout)
     bucket = buckets(ids, experiment.shares, salt=experiment.salt, experiment=experiment.name)
-    found = []
+    known = {str(column): units[column].to_numpy() for column in units.columns} | seen
+    eligible, found = may_get(campaign, known, len(ids)), []
     for place, (name, variant) in enumerate(experiment.variants.items()):
         rows = np.flatnonzero((bucket == place) & ~held)
         value = np.zeros((len(rows), len(costs)))
@@ -120,7 +132,7 @@ def prepare(
         model = ready[name].model
         if model is not None and len(rows):
             value, cost = _asked(name, model, units.iloc[rows], campaign)
-        found.append(Bucket(name, variant, ready[name], rows, value, cost))
+        found.append(Bucket(name, variant, ready[name], rows, value, cost, eligible[rows]))
     return Prepared(experiment, campaign, ids, held, seen, found)
 
 
@@ -173,7 +185,8 @@ def deal(prepared: Prepared, budget: float | None, now: datetime) -> pd.DataFram
         cost[rows] = bucket.cost[given, arm[rows]]
         if bucket.ready.model is not None:
             value[rows] = bucket.value[given, arm[rows]]
-        explored[rows] = bucket.variant.policy == "random"
+        # A row whose arms weren't all open is drawn by lot, too, but teaches nothing of those closed.
+        explored[rows] = (bucket.variant.policy == "random") & bucket.eligible.all(axis=1)
         variant[rows], version[rows] = bucket.name, bucket.ready.version
     table, name = campaign.arm_table, prepared.experiment.name
     levels = np.array(table.level_names, dtype=object)[arm].reshape(count, len(table.factors))
@@ -202,22 +215,33 @@ def _decided(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The arm of each of the bucket's units and its probability, [n] each."""
     campaign, experiment = prepared.campaign, prepared.experiment
-    count, arms = bucket.cost.shape
+    count = len(bucket.rows)
     arm, sure = np.zeros(count, dtype=np.int64), np.ones(count)
     if not count or bucket.variant.policy == NOBODY:
         return arm, sure
     if bucket.ready.model is not None:
-        floor = campaign.budget.min_return
-        return allocate(bucket.value, bucket.cost, limit, min_return=floor).arm, sure
+        floor, open_to = campaign.budget.min_return, bucket.eligible
+        made = allocate(bucket.value, bucket.cost, limit, min_return=floor, eligible=open_to)
+        return made.arm, sure
     # Lots are drawn anew in each epoch, as exploration is; buckets stay.
     ids, epoch = prepared.ids[bucket.rows], f"{experiment.name} {epoch_key(campaign, now)}"
-    if bucket.ready.arm is not None:
-        chosen = np.full(count, bucket.ready.arm)
+    given = bucket.ready.arm
+    if given is not None:
+        may = bucket.eligible[:, given]
+        chosen = np.where(may, given, 0)
         arm = ration(chosen, bucket.cost, limit, units=ids, salt=experiment.salt, epoch=epoch).arm
-        share = float((arm == bucket.ready.arm).mean())
-        return arm, np.where(arm == bucket.ready.arm, share, 1 - share)
-    table = replace(campaign.arm_table, costs=bucket.cost[0])
-    trial = sample_trial(ids, table, budget=limit, size=count, epoch=epoch, salt=experiment.salt)
+        share = float((arm == given).sum() / max(may.sum(), 1))
+        return arm, np.where(arm == given, share, np.where(may, 1 - share, 1.0))
+    trial = sample_trial(
+        ids,
+        replace(campaign.arm_table, costs=bucket.cost[0]),
+        budget=limit,
+        size=count,
+        epoch=epoch,
+        salt=experiment.salt,
+        eligible=bucket.eligible,
+    )
     arm[trial.row] = trial.arm
-    drawn = trial.got / count
+    arms = bucket.eligible.sum(axis=1)
+    drawn = np.where(arms > 1, trial.share_got, 0.0)
     return arm, np.where(arm > 0, drawn / arms, drawn / arms + 1 - drawn)

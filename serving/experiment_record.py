@@ -74,8 +74,8 @@ def _without(prepared: Prepared, done: set[str]) -> Prepared:
     kept = []
     for bucket in prepared.buckets:
         stays = ~again[bucket.rows]
-        values = {"value": bucket.value[stays], "cost": bucket.cost[stays]}
-        kept.append(replace(bucket, rows=bucket.rows[stays], **values))
+        each = ("rows", "value", "cost", "eligible")
+        kept.append(replace(bucket, **{name: getattr(bucket, name)[stays] for name in each}))
     found = replace(prepared, held=prepared.held | again, buckets=kept)
     if not found.taking_part:
         raise DataError(

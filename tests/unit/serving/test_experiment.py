@@ -13,6 +13,7 @@ from campaigns.errors import CampaignError, DataError
 from campaigns.experiment import parse_experiment
 from campaigns.loading import load_campaign
 from campaigns.objective import value_and_cost
+from campaigns.spec import Campaign
 from campaigns.worlds import world
 from serving.events import EventStore
 from serving.experiment import Prepared, Ready, deal, prepare
@@ -130,6 +131,35 @@ def test_propensities_of_lotteries_are_true() -> None:
         assert (np.abs(given[rows] / times - p) < 4 * error + 1e-9).all()
     explored = made["explored"].to_numpy()
     assert (explored == (made["variant"] == "random").to_numpy()).all()
+
+
+def limited(*limits: dict) -> Campaign:
+    return Campaign.model_validate(GAME.model_dump(mode="json") | {"limits": list(limits)})
+
+
+def test_arms_that_are_closed_to_a_unit_are_never_given() -> None:
+    closed = {"kind": "eligibility", "arms": ["skin"], "where": {"device": ["pc"]}}
+    made = deal(prepared(campaign=limited(closed)), BUDGET, NOW)
+    pc = (UNIT_TABLE["device"] == "pc").to_numpy()
+    assert not (made["arm"][~pc] == 2).any()
+    part = made[~made["holdout"]]
+    for name in ("random", "skins", "knowing"):
+        assert ((part["variant"] == name) & (part["arm"] == 2)).any()
+    assert part["cost"].sum() <= BUDGET
+    skins = made[made["variant"] == "skins"]
+    outside = ~pc[skins.index]
+    assert (skins["propensity"][outside] == 1).all()
+    given = (skins["arm"] == 2)[~outside]
+    assert np.allclose(skins["propensity"][~outside][given], given.mean())
+    assert not made["explored"][~pc].any()
+    random = made[(made["variant"] == "random") & pc]
+    assert random["explored"].all()
+    assert (1 / random["propensity"] * (random["arm"] == 1)).mean() == pytest.approx(1, abs=0.3)
+
+
+def test_limits_that_variants_would_have_to_share_are_refused() -> None:
+    with pytest.raises(CampaignError, match="limits: 'stock of skin' can't be shared out"):
+        prepared(campaign=limited({"kind": "stock", "arm": "skin", "at_most": 5}))
 
 
 def test_lots_stay_within_an_epoch_and_buckets_for_good(made: pd.DataFrame) -> None:
