@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -236,9 +237,43 @@ class ResidualExperts(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:  # the first block's input is the same for all: [B, F]
-            x = x + block(functional.layer_norm(x, x.shape[-1:]))  # W1 holds the norm's scale
-        return x
+        x, hidden, last = self._inside(x)
+        return x + last(hidden)
+
+    def read(self, x: Tensor, weight: Tensor) -> Tensor:
+        """What linear readers [F, H] make of every expert, [E, B, H].
+
+        W2 and the readers are one product of weights, so that no expert's output is made.
+        """
+        x, hidden, last = self._inside(x)
+        return x @ weight + torch.baddbmm(last.bias @ weight, hidden, last.weight @ weight)
+
+    def mixed(self, x: Tensor, gates: Tensor) -> Tensor:
+        """The experts' means by gates [B, K, E] that sum to 1: [B, K, F].
+
+        What all experts have in common, x (with one block) and nothing else, is its own mean.
+        """
+        x, hidden, last = self._inside(x)
+        shared = x.dim() == 2
+        experts = hidden @ last.weight if shared else torch.baddbmm(x, hidden, last.weight)
+        found = torch.einsum("bke,ebf->bkf", gates, experts) + gates @ last.bias.squeeze(1)
+        return found + x.unsqueeze(1) if shared else found
+
+    def _inside(self, x: Tensor) -> tuple[Tensor, Tensor, Stacked]:
+        """The last block's input [B, F] or [E, B, F], its hidden layer [E, B, hidden] and its W2."""
+        *before, end = cast(Sequence[StackedMLP], self.blocks)
+        for block in before:  # the first block's input is the same for all: [B, F]
+            x = x + block(_normed(x))
+        *layers, last = end
+        hidden = _normed(x)
+        for layer in layers:
+            hidden = layer(hidden)
+        return x, hidden, cast(Stacked, last)
+
+
+def _normed(x: Tensor) -> Tensor:
+    """Layer norm without a scale: W1 holds it."""
+    return functional.layer_norm(x, x.shape[-1:])
 
 
 class MMoE(nn.Module):
@@ -260,4 +295,4 @@ class MMoE(nn.Module):
         return softmax(self.gate(x).unflatten(-1, (self.tasks, -1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.einsum("bke,ebf->bkf", self.gates(x), self.experts(x))
+        return self.experts.mixed(x, self.gates(x))

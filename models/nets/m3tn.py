@@ -59,7 +59,7 @@ class M3TN(ExplicitNet):
 
     def tiers(self, x_num: Tensor, x_cat: Tensor) -> tuple[Tensor, Tensor]:
         x = self.tokens(x_num, x_cat).flatten(1)
-        read = self.mixture.experts(x) @ self.heads.weight.T  # [E, B, A * K]
+        read = self.mixture.experts.read(x, self.heads.weight.T)  # [E, B, A * K]
         mixed = torch.einsum("bhe,ebh->bh", self.mixture.gates(x), read) + self.heads.bias
         answers = mixed.unflatten(1, (self.shape.arms, -1))
         return answers[:, 0], answers[:, 1:]
