@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.layers import softmax
 
@@ -34,6 +35,8 @@ class Extraction(nn.Module):
         shared_gate: Answers [1, N, K * own + shared]; None at the last level.
     """
 
+    places: Tensor
+
     def __init__(
         self,
         tasks: int,
@@ -45,20 +48,20 @@ class Extraction(nn.Module):
         shared_gate: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.tasks, self.own, self.sizes = tasks, own, (tasks * own, shared)
         self.experts, self.gate, self.shared_gate = experts, gate, shared_gate
+        unseen, others = own + shared, range(own, own + shared)
+        places = [[unseen] * (tasks * own) + [*others] for _ in range(tasks)]
+        for task, row in enumerate(places):
+            row[task * own : (task + 1) * own] = range(own)
+        self.register_buffer("places", torch.tensor(places), persistent=False)
 
     def forward(self, x: object) -> Tensor:
         """[K, N, d], and the shared stream as a last one ([K + 1, N, d]) where it has a gate."""
-        experts = self.experts(x)
-        own, shared = experts.split(self.sizes)
-        gates = softmax(self.gate(x))
-        found = torch.einsum(
-            "knm,kmnd->knd", gates[..., : self.own], own.unflatten(0, (self.tasks, -1))
-        ) + torch.einsum("kns,snd->knd", gates[..., self.own :], shared)
-        if self.shared_gate is None:
-            return found
-        return torch.cat([found, mix(self.shared_gate(x), experts)])
+        seen = functional.pad(softmax(self.gate(x)), (0, 1))  # and a 0 for experts that aren't
+        gates = seen.gather(-1, self.places[:, None].expand(-1, seen.shape[1], -1))
+        if self.shared_gate is not None:
+            gates = torch.cat([gates, softmax(self.shared_gate(x))])
+        return torch.einsum("kng,gnd->knd", gates, self.experts(x))
 
 
 class Streams(nn.Module):
