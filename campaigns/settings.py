@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     exchange: str | None = Field(
         None, description="Folder or URI where such a step and its RayJob meet."
     )
+    rayservice: str | None = Field(
+        None, description="RayService (name, or namespace/name) that a deployed version goes to."
+    )
     kfp_run: str | None = Field(None, description="Id of the Kubeflow run that a step belongs to.")
     pod: str | None = Field(None, description="The pod that a step runs in.")
     event_store: str | None = Field(None, description="SQLAlchemy URL of the event store.")

@@ -18,13 +18,21 @@ def deploy_model(campaign: str, version: str) -> str:
     """
     from campaigns.spec import Campaign
     from components.step import running
-    from models.ray_session import attach
-    from serving.deploy import deploy
 
     with running("deploy_model") as step:
         spec = Campaign.model_validate_json(campaign)
-        attach(step.settings)
-        url = deploy(step.settings, {spec.name: version})
+        if step.settings.rayservice:
+            from components.kube_api import kube_api
+            from components.rayservice import serve_version
+
+            with kube_api() as api:
+                url = serve_version(api, step.settings.rayservice, spec.name, version, say=step.say)
+        else:
+            from models.ray_session import attach
+            from serving.deploy import deploy
+
+            attach(step.settings)
+            url = deploy(step.settings, {spec.name: version})
         step.write("served", url=url)
         step.say(f"version {version} answers at {url}")
         return url

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from campaigns.errors import EnvironmentProblem
+from campaigns.storage import filesystem, reaching
 
 Json = dict[str, Any]
 
@@ -17,21 +17,16 @@ class Exchange:
     """Files by name.
 
     Args:
-        place: An absolute path, or a URI that Arrow knows (``s3://bucket/prefix``).
+        place: An absolute path, or a URI such as ``s3://bucket/prefix``.
 
     Raises:
-        EnvironmentProblem: It is neither.
+        CampaignError: Nothing here opens such a URI.
+        RemoteError: The store can't be reached.
     """
 
     def __init__(self, place: str) -> None:
         self.place = place.rstrip("/")
-        try:
-            self._fs, self._root = fs.FileSystem.from_uri(self.place)
-        except (ValueError, OSError) as error:
-            told = str(error).splitlines()[0]
-            raise EnvironmentProblem(
-                f"UPDRAFT_EXCHANGE: {place!r} can't be used ({told}); give an absolute path or s3://bucket/prefix"
-            ) from error
+        self._fs, self._root = filesystem(self.place)
 
     def uri(self, name: str) -> str:
         """A file's place, for whoever reads it there."""
@@ -40,51 +35,55 @@ class Exchange:
     def put(self, local: str, name: str) -> None:
         """Copy a local file or folder here."""
         target = self._path(name) if Path(local).is_dir() else self._root
-        self._fs.create_dir(target, recursive=True)
-        fs.copy_files(
-            str(local),
-            self._path(name),
-            source_filesystem=fs.LocalFileSystem(),
-            destination_filesystem=self._fs,
-        )
+        with reaching(self.place):
+            self._fs.create_dir(target, recursive=True)
+            fs.copy_files(
+                str(local),
+                self._path(name),
+                source_filesystem=fs.LocalFileSystem(),
+                destination_filesystem=self._fs,
+            )
 
     def get(self, name: str, local: str) -> None:
         """Copy a file or folder to a local path."""
-        folder = self._fs.get_file_info(self._path(name)).type == fs.FileType.Directory
-        (Path(local) if folder else Path(local).parent).mkdir(parents=True, exist_ok=True)
-        fs.copy_files(
-            self._path(name),
-            str(local),
-            source_filesystem=self._fs,
-            destination_filesystem=fs.LocalFileSystem(),
-        )
+        with reaching(self.place):
+            folder = self._fs.get_file_info(self._path(name)).type == fs.FileType.Directory
+            (Path(local) if folder else Path(local).parent).mkdir(parents=True, exist_ok=True)
+            fs.copy_files(
+                self._path(name),
+                str(local),
+                source_filesystem=self._fs,
+                destination_filesystem=fs.LocalFileSystem(),
+            )
 
     def write(self, name: str, told: Json) -> None:
         """Write JSON, so that who sees the file sees all of it."""
-        self._fs.create_dir(self._root, recursive=True)
         half = self._path(f"{name}.half")
-        with self._fs.open_output_stream(half) as out:
-            out.write(json.dumps(told).encode())
-        self._fs.move(half, self._path(name))
+        with reaching(self.place):
+            self._fs.create_dir(self._root, recursive=True)
+            with self._fs.open_output_stream(half) as out:
+                out.write(json.dumps(told).encode())
+            self._fs.move(half, self._path(name))
 
     def read(self, name: str) -> Json | None:
         """The JSON of that name; None where there is none."""
-        if self._fs.get_file_info(self._path(name)).type == fs.FileType.NotFound:
-            return None
-        with self._fs.open_input_stream(self._path(name)) as file:
-            told: Json = json.loads(file.read())
+        with reaching(self.place):
+            if self._fs.get_file_info(self._path(name)).type == fs.FileType.NotFound:
+                return None
+            with self._fs.open_input_stream(self._path(name)) as file:
+                told: Json = json.loads(file.read())
         return told
 
-    def forget(self, *names: str) -> None:
-        """Delete files, where they are there."""
-        for name in names:
-            if self.read(name) is not None:
-                self._fs.delete_file(self._path(name))
+    def forget(self, name: str) -> None:
+        """Delete a file, where it is there."""
+        if self.read(name) is not None:
+            self._fs.delete_file(self._path(name))
 
     def remove(self) -> None:
         """Delete everything here."""
-        if self._fs.get_file_info(self._root).type != fs.FileType.NotFound:
-            self._fs.delete_dir(self._root)
+        with reaching(self.place):
+            if self._fs.get_file_info(self._root).type != fs.FileType.NotFound:
+                self._fs.delete_dir(self._root)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

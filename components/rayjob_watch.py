@@ -14,29 +14,30 @@ from components import kube_api
 from components.kube_api import Backoff, Gone, KubeApi, may_pass, retry_after
 
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
+KINDS = {PLURAL: "RayJob", "rayservices": "RayService"}
 WATCH_S = 60  # the server ends a watch then; a dead connection is noticed soon after
 SILENCE_S = 15
 
 Json = dict[str, Any]
 
 
-def states(api: KubeApi, namespace: str, name: str) -> Iterator[Json | None]:
-    """The job now and after each change; None while it isn't there.
+def states(api: KubeApi, namespace: str, name: str, plural: str = PLURAL) -> Iterator[Json | None]:
+    """The job (or another of KubeRay's kinds) now and after each change; None while it isn't there.
 
     The same state comes again after every ``WATCH_S``, so that whoever reads can look elsewhere.
 
     Raises:
         RemoteError: The API refuses, or didn't answer for too long.
     """
-    doing = f"watch RayJob {namespace}/{name}"
+    doing = f"watch {KINDS[plural]} {namespace}/{name}"
     backoff = Backoff(kube_api.PATIENCE_S)
     version, last = "", None
     while True:
         try:
             if not version:
-                last, version = _listed(api, namespace, name)
+                last, version = _listed(api, namespace, name, plural)
                 yield last
-            for kind, seen in _events(api, namespace, name, version):
+            for kind, seen in _events(api, namespace, name, plural, version):
                 backoff.reset()
                 version = seen["metadata"]["resourceVersion"]
                 if kind != "BOOKMARK":
@@ -57,22 +58,24 @@ def states(api: KubeApi, namespace: str, name: str) -> Iterator[Json | None]:
                 raise api.told(error, doing) from error
 
 
-def _listed(api: KubeApi, namespace: str, name: str) -> tuple[Json | None, str]:
+def _listed(api: KubeApi, namespace: str, name: str, plural: str) -> tuple[Json | None, str]:
     """The job, and the list's version: the job's own may be older than what the server keeps."""
     found = api.call(
-        f"list RayJob {namespace}/{name}",
+        f"list {KINDS[plural]} {namespace}/{name}",
         api.objects.list_namespaced_custom_object,
-        GROUP, VERSION, namespace, PLURAL,
+        GROUP, VERSION, namespace, plural,
         field_selector=f"metadata.name={name}",
     )  # fmt: skip
     items = found["items"]
     return items[0] if items else None, found["metadata"]["resourceVersion"]
 
 
-def _events(api: KubeApi, namespace: str, name: str, version: str) -> Iterator[tuple[str, Json]]:
+def _events(
+    api: KubeApi, namespace: str, name: str, plural: str, version: str
+) -> Iterator[tuple[str, Json]]:
     """One watch, until the server ends it."""
     answer = api.objects.list_namespaced_custom_object(
-        GROUP, VERSION, namespace, PLURAL,
+        GROUP, VERSION, namespace, plural,
         field_selector=f"metadata.name={name}",
         resource_version=version,
         watch=True,

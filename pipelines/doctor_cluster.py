@@ -23,6 +23,7 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 # What the Ray steps ask for: infra/base/access.yaml grants it.
 RIGHTS = [
     *(("ray.io", "rayjobs", verb) for verb in ("create", "get", "list", "watch", "delete")),
+    *(("ray.io", "rayservices", verb) for verb in ("get", "list", "watch", "update")),
     *(("", "pods", verb) for verb in ("get", "list")),
     ("", "pods/log", "get"),
 ]

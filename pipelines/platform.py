@@ -16,6 +16,8 @@ from components.rayjob import compact, read_rayjob
 Json = dict[str, Any]
 Quantity = str
 
+DEPLOY_STEP = "deploy_model"
+
 # Where a step learns which run and which pod it is (Kubernetes' downward API; the label is KFP's).
 WHO = {
     "UPDRAFT_KFP_RUN": "metadata.labels['pipeline/runid']",
@@ -56,11 +58,12 @@ class Pods(BaseModel):
 
 
 class Platform(Pods):
-    """What all steps get, what some get besides or instead, and the RayJob that Ray steps become."""
+    """What all steps get, what some get besides or instead, and what Ray steps become and deploy to."""
 
     steps: dict[str, Pods] = {}
     rayjob: str | None = None
     exchange: str | None = None
+    rayservice: str | None = None
 
     def of(self, step: str) -> Pods:
         """What a step's pod gets: its own over what all have; mappings and lists are joined."""
@@ -75,6 +78,8 @@ class Platform(Pods):
             joined["env"] = {**joined["env"], "UPDRAFT_RAYJOB": self.rayjob}
             if self.exchange:
                 joined["env"]["UPDRAFT_EXCHANGE"] = self.exchange
+        if step == DEPLOY_STEP and self.rayservice:
+            joined["env"] = {**joined["env"], "UPDRAFT_RAYSERVICE": self.rayservice}
         return Pods.model_construct(**joined)
 
 

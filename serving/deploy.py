@@ -66,7 +66,7 @@ def deploy(
         )
     try:
         _run(settings, {**before, **versions}, load_model, roll_back)
-        _await(url, versions)
+        await_versions(url, versions)
     except RemoteError:
         if before:  # so that a replica that starts later finds versions that it can load
             _run(settings, before, load_model, roll_back)
@@ -179,7 +179,7 @@ def _proxy_variables() -> dict[str, str]:
     }
 
 
-def _await(url: str, versions: Mapping[str, str]) -> None:
+def await_versions(url: str, versions: Mapping[str, str]) -> None:
     """Wait until every replica serves the versions.
 
     Raises:

@@ -28,7 +28,7 @@ class Handler(BaseHTTPRequestHandler):
         except Refused as error:
             self.answer(error)
 
-    do_GET = do_POST = do_DELETE = do_PATCH = _serve  # noqa: N815
+    do_GET = do_POST = do_DELETE = do_PUT = _serve  # noqa: N815
 
     def answer(self, told: Any, headers: dict[str, str] | None = None) -> None:
         refused = isinstance(told, Refused)

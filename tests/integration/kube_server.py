@@ -192,7 +192,7 @@ class KubeServer:
                 raise Refused(404, "NotFound", "the server could not find the requested resource")
         if plural not in self.installed:
             raise Refused(404, "NotFound", "404 page not found")
-        verb = {"POST": "create", "DELETE": "delete", "PATCH": "patch"}.get(
+        verb = {"POST": "create", "DELETE": "delete", "PUT": "update"}.get(
             handler.command, "get" if rest else "watch" if query.get("watch") else "list"
         )
         resource = "/".join([plural, *rest[1:]])
@@ -213,8 +213,8 @@ class KubeServer:
                 handler.answer(self._create(plural, space, handler.body))
             case "delete", [name]:
                 handler.answer(self._delete(plural, space, name, handler.body or {}))
-            case "patch", [name]:
-                handler.answer(self._patch(plural, space, name, handler.body))
+            case "update", [name]:
+                handler.answer(self._update(plural, space, name, handler.body))
 
     def _get(self, plural: str, space: str, name: str) -> Json:
         with self.changed:
@@ -338,28 +338,14 @@ class KubeServer:
                 go.start()
         return {"kind": "Status", "apiVersion": "v1", "status": "Success"}
 
-    def _patch(self, plural: str, space: str, name: str, body: Json) -> Json:
+    def _update(self, plural: str, space: str, name: str, body: Json) -> Json:
         with self.changed:
             item = self._get(plural, space, name)
-            version = body.get("metadata", {}).get("resourceVersion")
-            if version not in (None, item["metadata"]["resourceVersion"]):
+            if body["metadata"].get("resourceVersion") != item["metadata"]["resourceVersion"]:
                 raise Refused(409, "Conflict", "the object has been modified; please apply again")
-            merged = _merged(item, body)
-            merged["metadata"]["generation"] = item["metadata"].get("generation", 1) + 1
-            return copy.deepcopy(self.put(plural, merged))
-
-
-def _merged(item: Any, patch: Any) -> Any:
-    """A JSON merge patch (RFC 7396)."""
-    if not isinstance(patch, dict):
-        return patch
-    made = dict(item) if isinstance(item, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            made.pop(key, None)
-        else:
-            made[key] = _merged(made.get(key), value)
-    return made
+            made = {**copy.deepcopy(body), "status": item.get("status", {})}  # a subresource
+            made["metadata"]["generation"] = item["metadata"].get("generation", 1) + 1
+            return copy.deepcopy(self.put(plural, made))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from components.rayjob import read_rayjob
 from components.step import IMAGE
 from pipelines.catalog import PIPELINES
 from pipelines.compiling import compile_pipeline
-from pipelines.platform import WHO, read_platform, step_of
+from pipelines.platform import DEPLOY_STEP, WHO, read_platform, step_of
 
 ROOT = Path(__file__).resolve().parents[3]
 INFRA = ROOT / "infra" / "train"
@@ -28,6 +28,7 @@ MINE = "registry.example.com/updraft:7"
 PLATFORM = """
 rayjob: rayjob.yaml
 exchange: s3://updraft/exchange
+rayservice: serving/updraft
 labels: {team: growth}
 node_selector: {pool: cpu}
 tolerations: [{key: spot, operator: Exists, effect: NoSchedule}]
@@ -108,6 +109,9 @@ def test_steps_that_use_ray_and_no_others_become_rayjobs(compiled: tuple[str, An
     for label, executor in pipeline["deploymentSpec"]["executors"].items():
         env = {each["name"]: each["value"] for each in executor["container"]["env"]}
         assert env["UPDRAFT_LOG_LEVEL"] == "info"
+        assert env.get("UPDRAFT_RAYSERVICE") == (
+            "serving/updraft" if step_of(label) == DEPLOY_STEP else None
+        )
         assert ("UPDRAFT_RAYJOB" in env) == (step_of(label) in RAY_STEPS)
         if "UPDRAFT_RAYJOB" in env:
             assert read_rayjob(env["UPDRAFT_RAYJOB"]) == template
@@ -125,16 +129,16 @@ def test_only_steps_that_may_be_repeated_are(compiled: tuple[str, Any, Any]) -> 
 
 
 def test_every_step_that_can_use_ray_says_so() -> None:
-    """A step whose code asks for Ray is in RAY_STEPS, or runs where a Ray stays (deploy_model)."""
+    """A step whose code asks for Ray becomes a RayJob, or deploys to a RayService."""
     using = {
         path.stem
         for path in Path(components.__file__).parent.glob("*.py")
         if re.search(
-            r"^    from (components.on_ray|models.ray_session) import", path.read_text(), re.M
+            r"^ +from (components.on_ray|models.ray_session) import", path.read_text(), re.M
         )
         and "@dsl.component" in path.read_text()
     }
-    assert using == {*RAY_STEPS, "deploy_model"}
+    assert using == {*RAY_STEPS, DEPLOY_STEP}
 
 
 def test_the_platform_changes_nothing_but_pods(compiled: tuple[str, Any, Any]) -> None:
