@@ -28,8 +28,8 @@ def causal_forest(made: Case, seed: int) -> Effects:
 
     encode, x, arm, value = _data(made)
     forest = CausalForestDML(
-        model_y=_regressor(seed),
-        model_t=_classifier(seed),
+        model_y=regressor(seed),
+        model_t=classifier(seed),
         discrete_treatment=True,
         n_estimators=500,
         min_samples_leaf=20,
@@ -48,7 +48,7 @@ def x_learner(made: Case, seed: int) -> Effects:
     encode, x, arm, value = _data(made)
     learner = XLearner(
         models=_tuned(x, value, seed),
-        propensity_model=_classifier(seed),
+        propensity_model=classifier(seed),
         cate_models=_tuned(x, value, seed),
     )
     learner.fit(value, arm, X=x)
@@ -131,7 +131,8 @@ def _data(made: Case) -> tuple[Callable[[Any], np.ndarray], np.ndarray, np.ndarr
     return encode, encode(frame), arm, value
 
 
-def _regressor(seed: int, leaves: int = 31, trees: int = 100, rate: float = 0.05) -> Any:
+def regressor(seed: int, leaves: int = 31, trees: int = 100, rate: float = 0.05) -> Any:
+    """LightGBM of a mean."""
     from lightgbm import LGBMRegressor
 
     return LGBMRegressor(
@@ -145,7 +146,7 @@ def _regressor(seed: int, leaves: int = 31, trees: int = 100, rate: float = 0.05
     )
 
 
-def _classifier(seed: int) -> Any:
+def classifier(seed: int) -> Any:
     """The propensity: a trial's is constant, so a small model."""
     from lightgbm import LGBMClassifier
 
@@ -159,7 +160,7 @@ def _tuned(x: np.ndarray, value: np.ndarray, seed: int) -> Any:
 
     grid = {"num_leaves": [4, 8, 16], "n_estimators": [50, 100, 200]}
     search = GridSearchCV(
-        _regressor(seed), grid, cv=3, scoring="neg_mean_squared_error", refit=False
+        regressor(seed), grid, cv=3, scoring="neg_mean_squared_error", refit=False
     )
     best = search.fit(x, value).best_params_
-    return _regressor(seed, best["num_leaves"], best["n_estimators"])
+    return regressor(seed, best["num_leaves"], best["n_estimators"])

@@ -28,6 +28,7 @@ from rich.table import Table
 from scipy import stats
 
 from benchmarks.machine import machine, wide_console
+from benchmarks.models.peers import classifier, regressor
 from models.catalog import build, entry
 from models.data import Batch, Encoder, OutcomeScaler, Shape
 from models.inference import predict
@@ -184,12 +185,19 @@ def by_r_learner(learn: Trial, test: Trial, seed: int) -> np.ndarray:
 
 
 def by_forest(learn: Trial, test: Trial, seed: int) -> np.ndarray:
-    """econml's causal forests of value and of cost, [N]."""
+    """econml's causal forests of value and of cost, over LightGBM, [N]."""
     from econml.dml import CausalForestDML
 
     effects = []
     for y in (learn.value, learn.cost):
-        forest = CausalForestDML(discrete_treatment=True, n_estimators=200, random_state=seed)
+        forest = CausalForestDML(
+            model_y=regressor(seed),
+            model_t=classifier(seed),
+            discrete_treatment=True,
+            n_estimators=200,
+            min_samples_leaf=20,
+            random_state=seed,
+        )
         forest.fit(y, learn.treated, X=learn.x)
         effects.append(forest.effect(test.x))
     return ratio(*effects)
@@ -249,8 +257,8 @@ def main() -> None:
     parser.add_argument("--census", type=Path, default=None, help="USCensus1990.data.txt")
     parser.add_argument("--json", type=Path, default=None, help="where to write the numbers")
     options = parser.parse_args()
-    rows = options.rows or (200_000 if options.full else 40_000)
-    seeds = options.seeds or (10 if options.full else 3)
+    rows = options.rows or (200_000 if options.full else 20_000)
+    seeds = options.seeds or (10 if options.full else 2)
     data: dict[str, Trial | None] = {"world": None}
     data |= {"covertype": covertype(options.covertype)} if options.covertype else {}
     data |= {"census": census(options.census)} if options.census else {}
