@@ -55,7 +55,8 @@ class VariantRow:
 
     Attributes:
         effect: Mean and difference from the reference.
-        relative: The difference over the size of the reference's mean; None where that is 0.
+        relative: The difference over the size of the reference's mean; None where that is 0 or
+            there is no difference.
         verdict: "higher", "lower" or "unclear": by the adjusted interval; by the always-valid one
             while planned units are awaited. Else why there is none.
     """
@@ -192,10 +193,11 @@ def _mismatch(ratio: SampleRatio) -> str:
 
 def _relative(effect: VariantEffect, base: float) -> Interval | None:
     """Over the reference's mean, which is taken as known."""
-    if effect.difference is None or not np.isfinite(base) or base == 0:
+    found = effect.difference
+    if found is None or not np.isfinite(found.estimate) or base == 0:
         return None
-    d, size = effect.difference, abs(base)
-    return Interval(d.estimate / size, d.low / size, d.high / size, d.confidence)
+    size = abs(base)
+    return Interval(found.estimate / size, found.low / size, found.high / size, found.confidence)
 
 
 def _verdict(effect: VariantEffect, unread: str, early: bool) -> str:

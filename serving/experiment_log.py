@@ -143,7 +143,8 @@ def _agreeing(frame: pd.DataFrame, variant: np.ndarray, experiment: Experiment, 
     if other:
         raise DataError(
             f"{where}: {other:,} of {len(given):,} decisions were made by another variant than the "
-            "unit's own; name, salt, shares and order of variants must stay as they were at the start"
+            "unit's own; name, salt, shares and order of variants must stay as they were at the start "
+            "(and so must ids: a CSV loses leading zeros)"
         )
 
 

@@ -11,6 +11,7 @@ from models.report.data import CampaignFacts
 from models.report.page import environment
 
 TEMPLATE = "experiment.html.j2"
+LONGEST = 24  # characters of a variant's name beside a chart
 
 
 def render_experiment(found: ReadOut, campaign: Campaign, path: Path) -> None:
@@ -44,5 +45,6 @@ def _forest(outcome: str, rows: dict[str, VariantRow]) -> str:
     }
     if not drawn:
         return ""
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in drawn]
     label = f"{outcome}, difference a unit"
-    return figures.forest(list(drawn), list(drawn.values()), [None] * len(drawn), label)
+    return figures.forest(names, list(drawn.values()), [None] * len(drawn), label)

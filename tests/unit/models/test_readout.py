@@ -241,3 +241,19 @@ def test_one_test_in_a_thousand_calls_a_sound_split_broken() -> None:
     assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.02)
     assert sum(not one.ok for one in found) <= 5
     assert sum(one.sequential_p < 0.001 for one in found) <= 5
+
+
+def test_the_page_shows_any_name_and_what_is_missing(tmp_path: Path) -> None:
+    from models.report.experiment import render_experiment
+
+    name = "a" * 63
+    renamed = parse_experiment(FILE.replace("coins:", f"{name}:"), GAME, "it")
+    variant = np.random.default_rng(7).choice(3, UNITS, p=SHARES)
+    log = log_of(variant)
+    log.outcomes["plays_more_7d"][variant == 1] = np.nan
+    page = tmp_path / "page.html"
+    render_experiment(read_out(log, renamed, GAME), GAME, page)
+    html = page.read_text()
+    assert f"<td>{name}</td>" in html
+    assert "sample ratio mismatch" in html
+    assert "nan" not in html
