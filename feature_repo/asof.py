@@ -104,7 +104,7 @@ class AsofJob(RetrievalJob):
         else:
             connection.register("entity", pa.Table.from_pandas(self.entities, preserve_index=False))
         connection.read_parquet(self.view.batch_source.path).create_view("log")
-        return self._sql()
+        return self._query()
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         with duckdb.connect() as connection:
@@ -113,7 +113,7 @@ class AsofJob(RetrievalJob):
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._to_arrow_internal(timeout).to_pandas()
 
-    def _sql(self) -> str:
+    def _query(self) -> str:
         source = self.view.batch_source
         keys = [quoted(column.name) for column in self.view.entity_columns]
         time, created = quoted(source.timestamp_field), quoted(source.created_timestamp_column)

@@ -28,7 +28,10 @@ def log_of(folder: Path, table: pd.DataFrame) -> Log:
     return Log(GAME.model_copy(update={"source": source}), 700)
 
 
-def test_the_frame_is_that_of_a_join_in_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["files", "postgres"])
+def test_the_frame_is_that_of_a_join_in_memory(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     from campaigns.frame import decision_frame
 
     # out of order, and with units that come several times
@@ -42,7 +45,9 @@ def test_the_frame_is_that_of_a_join_in_memory(tmp_path: Path) -> None:
     expected = repository.training_frame(decisions)
 
     log, target = log_of(tmp_path, own), tmp_path / "frame.parquet"
-    rows = retrieve(log.campaign, logged, log, Settings(home=tmp_path / "files"), target)
+    database = request.getfixturevalue(place) if place == "postgres" else None
+    settings = Settings(home=tmp_path / "files", feast_database=database)
+    rows = retrieve(log.campaign, logged, log, settings, target)
     assert rows == 4000
     pd.testing.assert_frame_equal(pd.read_parquet(target), expected)
     assert not list((tmp_path / "files" / "feast").glob(".work-*"))
