@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import kubernetes
@@ -21,6 +22,8 @@ PATIENCE_S = (
     600.0  # how long faults that may pass are waited out: an API server's upgrade takes minutes
 )
 FIRST_S, MOST_S = 0.5, 30.0  # between attempts, doubled each time
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # in every pod
 
 _MAY_PASS = {429, 500, 502, 503, 504}
 
@@ -158,8 +161,7 @@ def kube_api() -> Iterator[KubeApi]:
     configuration = kubernetes.client.Configuration()
     try:
         kubernetes.config.load_incluster_config(client_configuration=configuration)
-        with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace") as file:
-            namespace = file.read().strip()
+        namespace = NAMESPACE_FILE.read_text().strip()
     except (ConfigException, OSError):
         try:
             kubernetes.config.load_kube_config(client_configuration=configuration)

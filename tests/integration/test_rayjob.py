@@ -25,6 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # the server's modules lie besid
 from kube_rules import Refused, check_rayjob
 from kube_server import KubeServer, kube_server
 
+from tests.unit.infra.manifests import HAS_BUILDER, WITHOUT, build
+
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "infra" / "train" / "rayjob.yaml"
 JOB = rayjob(
@@ -195,6 +197,26 @@ def test_watches_end_and_go_on_where_they_were(server: KubeServer) -> None:
     assert len(lists) - len(versions) == 1  # listed once
 
 
+def test_a_connection_that_went_dead_is_noticed(
+    server: KubeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No byte comes any more, and nobody closes: as where a firewall forgot the connection."""
+    monkeypatch.setattr(rayjob_watch, "SILENCE_S", 0)
+
+    def operate(name: str) -> None:
+        server.status(name, "Running", "RUNNING")
+        server.await_(lambda: any(q.get("watch") for _, _, q, _ in server.requests))
+        time.sleep(0.2)
+        server.mute = True
+        server.status(name, "Complete", "SUCCEEDED")
+        watches = lambda: sum("watch" in q for _, _, q, _ in server.requests)  # noqa: E731
+        server.await_(lambda: watches() > 1)
+        server.mute = False
+
+    server.operator = operate
+    Told().run()
+
+
 def test_hiccups_are_waited_out(server: KubeServer) -> None:
     server.fail("POST", "rayjobs", 503)
     server.fail("POST", "rayjobs", 500)
@@ -227,6 +249,23 @@ def test_an_api_that_stays_away_is_given_up_on_and_the_job_goes_on(
     server.operator = operate
     assert f"can't watch RayJob updraft/{NAME}: HTTP 503" in told(RemoteError)
     assert len(server.jobs()) == 1
+
+
+def test_inside_a_cluster_the_pods_own_account_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in {"token": "s3cret", "ca.crt": "-----BEGIN", "namespace": "team-a\n"}.items():
+        (tmp_path / name).write_text(text)
+    loader = "kubernetes.config.incluster_config"
+    monkeypatch.setattr(f"{loader}.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(f"{loader}.SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setattr(kube_api, "NAMESPACE_FILE", tmp_path / "namespace")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    with kube_api.kube_api() as api:
+        assert (api.host, api.namespace) == ("https://10.0.0.1:443", "team-a")
+        told = api.client.configuration.get_api_key_with_prefix("authorization")
+        assert told.lower() == "bearer s3cret"
 
 
 # Ends that aren't good.
@@ -419,6 +458,20 @@ def test_gpu_workers_are_as_many_as_are_asked_for() -> None:
     assert groups["gpu"]["replicas"] == groups["gpu"]["minReplicas"] == 5
     assert groups["gpu"]["maxReplicas"] == 5
     check_rayjob(made)
+
+
+@pytest.mark.skipif(not HAS_BUILDER, reason=WITHOUT)
+@pytest.mark.parametrize(
+    ("overlay", "gpu"), [("dev", False), ("production", False), ("production", True)]
+)
+def test_the_overlays_jobs_are_templates_too(overlay: str, gpu: bool) -> None:
+    (job,) = build(f"overlays/{overlay}/train")
+    made = rayjob(job, run="r", step="train_model", entrypoint="e", workers=2, gpu=gpu)
+    check_rayjob(made)
+    queue = "kueue.x-k8s.io/queue-name"
+    assert made["metadata"]["labels"].get(queue) == job["metadata"]["labels"].get(queue)
+    assert made["spec"].get("suspend", False) == (overlay == "production")  # Kueue starts it
+    assert job == build(f"overlays/{overlay}/train")[0]  # the template is left as it was
 
 
 def test_cpu_workers_fit_on_their_nodes() -> None:
