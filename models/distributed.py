@@ -28,6 +28,7 @@ from campaigns.storage import absolute, filesystem, is_uri
 from models.batches import InMemoryBatches
 from models.capacity import given_back, require
 from models.catalog import build, entry
+from models.companion import fit_trees
 from models.data import Batch
 from models.dataset import load
 from models.fitting import as_it_can, fit_as_task
@@ -134,8 +135,10 @@ def train(
     net = _net(plan, done["best_state"])
     if isinstance(net, RankingNet):
         net.finish(_unseen(plan))
+    model = _model(plan, campaign, net)
+    model.trees = fit_trees(plan, say, max_failures)
     return Trained(
-        _model(plan, campaign, net),
+        model,
         done["history"],
         done["best_epoch"],
         time.monotonic() - begin,

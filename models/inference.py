@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from campaigns.errors import EnvironmentProblem
+from models.ensemble import Ensemble
 from models.learners.base import Learner
 from models.nets.base import Net
 
@@ -32,19 +34,60 @@ def predict(
     if isinstance(net, Learner):
         return _in_parts(net, x_num, x_cat, batch_size)
     model = cast(Net, bare(net))
+    outcomes = np.empty((len(x_num), model.shape.arms, model.shape.outcome_count), np.float32)
+    _ask(model, model.potential_outcomes, x_num, x_cat, outcomes, batch_size, device)
+    return outcomes
+
+
+def predict_members(
+    net: nn.Module | Learner, x_num: np.ndarray, x_cat: np.ndarray, batch_size: int = 16_384
+) -> np.ndarray | None:
+    """What each member of an ensemble expects, or each draw of a posterior, [M, N, A, K] float32.
+
+    None of a model that has fewer than two. Arguments as for :func:`predict`.
+    """
+    if isinstance(net, Learner):
+        starts = range(0, max(len(x_num), 1), batch_size)
+        found = [
+            net.member_outcomes(x_num[s : s + batch_size], x_cat[s : s + batch_size])
+            for s in starts
+        ]
+        parts = [part for part in found if part is not None]
+        return np.concatenate(parts, axis=1) if parts else None
+    model = bare(net)
+    if not isinstance(model, Ensemble) or len(model) < 2:
+        return None
+    sizes = (len(x_num), len(model), model.shape.arms, model.shape.outcome_count)
+    outcomes = np.empty(sizes, np.float32)
+
+    def by_row(numbers: Tensor, ids: Tensor) -> Tensor:
+        return model.member_outcomes(numbers, ids).transpose(0, 1)
+
+    _ask(model, by_row, x_num, x_cat, outcomes, batch_size, "auto")
+    return outcomes.swapaxes(0, 1)
+
+
+def _ask(
+    model: Net,
+    method: Callable[[Tensor, Tensor], Tensor],
+    x_num: np.ndarray,
+    x_cat: np.ndarray,
+    outcomes: np.ndarray,
+    batch_size: int,
+    device: str,
+) -> None:
+    """Fill in what a method of the net answers, in evaluation mode, by rows."""
     place = next(model.parameters()).device if device == "auto" else find_device(device)
     model.to(place)
     training = model.training
     model.eval()
-    outcomes = np.empty((len(x_num), model.shape.arms, model.shape.outcome_count), np.float32)
     with torch.inference_mode():
         for start in range(0, len(x_num), batch_size):
             rows = slice(start, start + batch_size)
             numbers = torch.as_tensor(x_num[rows], dtype=torch.float32, device=place)
             ids = torch.as_tensor(x_cat[rows], dtype=torch.int64, device=place)
-            outcomes[rows] = model.potential_outcomes(numbers, ids).cpu().numpy()
+            outcomes[rows] = method(numbers, ids).cpu().numpy()
     model.train(training)
-    return outcomes
 
 
 def _in_parts(

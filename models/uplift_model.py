@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,13 @@ from campaigns.spec import Campaign
 from models.catalog import build, build_learner, entry
 from models.data import OutcomeScaler, Shape
 from models.encoding import Encoder
-from models.inference import predict
+from models.inference import predict, predict_members
 from models.learners.base import Learner
+from models.uncertainty import CONFIDENCE, Intervals
 
 CAMPAIGN, ENCODER, MODEL, WEIGHTS = "campaign.json", "encoder.json", "model.json", "net.pt"
-FORMAT = 1  # of the folder; a newer one than we know is refused
+FORMAT = 2  # of the folder; a newer one than we know is refused
+TREES = "s_boost"  # what a net's trees are
 
 
 @dataclass
@@ -36,6 +38,7 @@ class UpliftModel:
         shape: What it was built for.
         encoder, scaler: Features in, outcomes out.
         net: The trained net, on the CPU, or learner.
+        trees: A learner that has half of the answer (:mod:`models.companion`), or None.
         campaign: With ``'*'`` in its features expanded.
         price: lambda, the return that a unit of cost must bring, at the campaign's budget.
         limit_prices: What one more unit of each of the campaign's other limits brings, by its name.
@@ -52,6 +55,7 @@ class UpliftModel:
     price: float = 0.0
     limit_prices: dict[str, float] = field(default_factory=dict)
     meta: dict[str, str] = field(default_factory=dict)
+    trees: Learner | None = None
 
     def predict(
         self, columns: Mapping[str, np.ndarray] | pd.DataFrame, batch_size: int = 65_536
@@ -74,9 +78,66 @@ class UpliftModel:
         parts = []
         for start in range(0, max(rows, 1), batch_size):
             batch = {name: values[start : start + batch_size] for name, values in table.items()}
-            outcomes = predict(self.net, *self.encoder.encode(batch), batch_size=batch_size)
+            encoded = self.encoder.encode(batch)
+            outcomes = predict(self.net, *encoded, batch_size=batch_size)
+            if self.trees is not None:
+                outcomes = (outcomes + predict(self.trees, *encoded)) / 2
             parts.append(self.scaler.restore(outcomes.astype(np.float64)))
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def intervals(
+        self,
+        columns: Mapping[str, np.ndarray] | pd.DataFrame,
+        confidence: float = CONFIDENCE,
+        batch_size: int = 8_192,
+    ) -> Intervals | None:
+        """Where each uplift lies, by the spread of the model's members (:mod:`models.uncertainty`).
+
+        Args:
+            columns, batch_size: As for :meth:`predict`.
+            confidence: Of the intervals, in (0, 1).
+
+        Returns:
+            None of a model without members or draws: it has nothing to tell it by.
+
+        Raises:
+            DataError: As :meth:`predict`.
+        """
+        table = _arrays(columns, self.campaign.features.names)
+        parts = []
+        for start in range(0, max(len(next(iter(table.values()))), 1), batch_size):
+            batch = {name: values[start : start + batch_size] for name, values in table.items()}
+            members = self._members(*self.encoder.encode(batch), batch_size)
+            if max(map(len, members)) < 2:
+                return None
+            parts.append(Intervals.of(members, self.campaign, confidence))
+        return Intervals.joined(parts)
+
+    def _members(self, x_num: np.ndarray, x_cat: np.ndarray, batch_size: int) -> list[np.ndarray]:
+        """What the members of the net expect, and those of the trees, [M, N, A, K] each."""
+        found = []
+        for part in (self.net, self.trees):
+            if part is not None:
+                members = predict_members(part, x_num, x_cat, batch_size)
+                if members is None:
+                    members = predict(part, x_num, x_cat, batch_size)[None]
+                found.append(self.scaler.restore(members.astype(np.float64)))
+        return found
+
+    def predict_members(
+        self, columns: Mapping[str, np.ndarray] | pd.DataFrame, batch_size: int = 8_192
+    ) -> np.ndarray | None:
+        """What each member of an ensemble, or draw of a posterior, expects, [M, N, A, K] float64.
+
+        A net's members and its trees' answer in pairs, their mean being :meth:`predict`. Arguments and
+        errors as there; None of a model that has fewer than two.
+        """
+        table = _arrays(columns, self.campaign.features.names)
+        parts = self._members(*self.encoder.encode(table), batch_size)
+        if (count := max(map(len, parts))) < 2:
+            return None
+        pairs = np.mean([part[np.arange(count) % len(part)] for part in parts], axis=0)
+        return np.asarray(pairs + np.mean([part.mean(0) for part in parts], axis=0) - pairs.mean(0))
 
     def save(self, folder: Path) -> None:
         """Write the model into a folder, made if missing: JSON and a state dict (or what a learner
@@ -84,7 +145,7 @@ class UpliftModel:
         """
         folder.mkdir(parents=True, exist_ok=True)
         about = {
-            "format": FORMAT,
+            "format": 1 if self.trees is None else FORMAT,  # what older releases can read, they may
             "name": self.name,
             "config": self.config,
             "shape": asdict(self.shape),
@@ -99,6 +160,8 @@ class UpliftModel:
             self.net.save(folder)
         else:
             torch.save(self.net.state_dict(), folder / WEIGHTS)
+        if self.trees is not None:
+            self.trees.save(folder)
         (folder / MODEL).write_text(json.dumps(about, indent=1), encoding="utf-8")
 
     @classmethod
@@ -119,6 +182,8 @@ class UpliftModel:
             encoder = json.loads((folder / ENCODER).read_text(encoding="utf-8"))
             shape = _shape(about["shape"])
             net = _restored(folder, about["name"], shape, about["config"])
+            settings = trees_config(about["config"]) if about["format"] > 1 else None
+            trees = None if settings is None else _restored(folder, TREES, shape, settings)
         except FileNotFoundError as error:
             raise DataError(f"{folder}: is no saved model ({error.filename} is missing)") from error
         except (ValueError, KeyError, RuntimeError, EOFError, UnpicklingError) as error:
@@ -137,7 +202,13 @@ class UpliftModel:
             price=about["price"],
             limit_prices=about.get("limit_prices", {}),
             meta=about["meta"],
+            trees=cast("Learner | None", trees),
         )
+
+
+def trees_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Settings of the trees that belong to a net of such settings; None where it has none."""
+    return {"bags": bags} if (bags := config.get("trees", 0)) else None
 
 
 def _restored(folder: Path, name: str, shape: Shape, config: dict[str, Any]) -> nn.Module | Learner:

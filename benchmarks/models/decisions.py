@@ -18,6 +18,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ from models.catalog import build, build_learner, entry
 from models.dataset import prepare
 from models.plan import train_config
 from models.selection import Validation
+from models.space import configure
 from models.training import InMemoryBatches, fit, sized
-from models.uplift_model import UpliftModel
+from models.uplift_model import TREES, UpliftModel, trees_config
 from serving.policy.allocation import allocate
 
 BUDGETS = (0.1, 0.2, 0.5)
@@ -123,7 +125,12 @@ def fit_model(
         model.start_from(recipe.scaler.start)
         batches = InMemoryBatches(prepared.train, settings.batch_size, seed)
         fit(model, batches, Validation.of(prepared), settings)
-    return UpliftModel(name, config, recipe.shape, recipe.encoder, recipe.scaler, model, campaign)
+    made = UpliftModel(name, config, recipe.shape, recipe.encoder, recipe.scaler, model, campaign)
+    chosen = asdict(configure(entry(name).config, config, f"model '{name}'"))
+    if not entry(name).learner and (trees := trees_config(chosen)):
+        beside = build_learner(TREES, recipe.shape, trees)
+        made.trees = beside.fit(prepared.train, validation=prepared.validation, seed=seed)
+    return made
 
 
 def score(believed: np.ndarray, made: Case) -> dict[str, float]:

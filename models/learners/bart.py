@@ -19,7 +19,7 @@ walks down every tree of every one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -95,13 +95,29 @@ class Bart(Learner):
         return self
 
     def links(self, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray:
-        x = features(x_num, x_cat, self.grid)
-        answers = np.empty((len(x), self.shape.arms, len(self.sums)))
-        for arm, levels in enumerate(self._levels):
-            table = np.concatenate([x, np.tile(levels, (len(x), 1))], axis=1)
+        answers = np.empty((len(x_num), self.shape.arms, len(self.sums)))
+        for arm, table in enumerate(self._tables(x_num, x_cat)):
             for k, one in enumerate(self.sums):
                 answers[:, arm, k] = expected(one, table)
         return answers
+
+    def member_outcomes(self, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray | None:
+        """What each draw of the posterior expects, [draws, N, A, K] float32; None of one draw."""
+        draws = max(len(one.get("roots", ())) for one in self.sums)
+        if draws < 2:
+            return None
+        sizes = (draws, len(x_num), self.shape.arms, len(self.sums))
+        answers = np.empty(sizes, np.float32)
+        for arm, table in enumerate(self._tables(x_num, x_cat)):
+            for k, one in enumerate(self.sums):
+                answers[:, :, arm, k] = each_draw(one, table)
+        return answers
+
+    def _tables(self, x_num: np.ndarray, x_cat: np.ndarray) -> Iterator[np.ndarray]:
+        """Features beside the levels of each arm in turn."""
+        x = features(x_num, x_cat, self.grid)
+        for levels in self._levels:
+            yield np.concatenate([x, np.tile(levels, (len(x), 1))], axis=1)
 
     def state(self) -> Any:
         return {"grid": self.grid, "outcomes": self.sums}
@@ -188,13 +204,28 @@ def expected(one: dict[str, Any], x: np.ndarray) -> np.ndarray:
     if "constant" in one:
         return np.full(len(x), one["constant"])
     found = np.zeros(len(x))
+    for _, rows, drawn in _drawn(one, x):
+        found[rows] += drawn
+    return found / len(one["roots"])
+
+
+def each_draw(one: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    """What each draw expects, [draws, N]; [1, N] of an outcome that is constant."""
+    found = np.full((len(one.get("roots", "1")), len(x)), one.get("constant", 0.0))
+    if "constant" not in one:
+        for draw, rows, drawn in _drawn(one, x):
+            found[draw, rows] = drawn
+    return found
+
+
+def _drawn(one: dict[str, Any], x: np.ndarray) -> Iterator[tuple[int, slice, np.ndarray]]:
+    """Draws, rows, and what the one expects of the others, until all have had their turn."""
     step = max(CELLS // one["roots"].shape[1], 1)
     for start in range(0, len(x), step):
-        part = x[start : start + step]
-        for roots, depths in zip(one["roots"], one["depths"]):
-            total = one["mean"] + one["scale"] * _sum(one, roots, depths, part)
-            found[start : start + step] += ndtr(total) if one["binary"] else total
-    return found / len(one["roots"])
+        rows = slice(start, start + step)
+        for draw, (roots, depths) in enumerate(zip(one["roots"], one["depths"])):
+            total = one["mean"] + one["scale"] * _sum(one, roots, depths, x[rows])
+            yield draw, rows, ndtr(total) if one["binary"] else total
 
 
 def _sum(one: dict[str, Any], roots: np.ndarray, depths: np.ndarray, x: np.ndarray) -> np.ndarray:

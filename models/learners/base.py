@@ -110,11 +110,18 @@ class Learner(ABC):
         Args:
             x_num, x_cat: Encoded features, [N, F_n] and [N, F_c].
         """
-        links = self.links(x_num, x_cat)
+        return self.within(self.links(x_num, x_cat))
+
+    def within(self, links: np.ndarray) -> np.ndarray:
+        """Links [..., A, K] with binary outcomes within [0, 1], float32."""
         binary = np.array([kind == "binary" for kind in self.shape.outcomes])
         floor, top = np.where(binary, 0.0, -np.inf), np.where(binary, 1.0, np.inf)
-        control = links[:, :1].clip(floor, top)
-        return (control + (links - links[:, :1])).clip(floor, top).astype(np.float32)
+        control = links[..., :1, :].clip(floor, top)
+        return (control + (links - links[..., :1, :])).clip(floor, top).astype(np.float32)
+
+    def member_outcomes(self, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray | None:
+        """What each draw of a posterior expects, [M, N, A, K] float32; None of a learner without one."""
+        return None
 
     def loss(self, batch: Batch) -> dict[str, float]:
         """Weighted squared error of the given arm's outcomes, as nets take it under ``mse``."""

@@ -140,10 +140,17 @@ class Trees:
         return replace(self, categorical=[*self.categorical, *columns])
 
     def fit(
-        self, rows: Sample, held_out: Sample, *, rate: bool = False, effects: bool = False
+        self,
+        rows: Sample,
+        held_out: Sample,
+        *,
+        rate: bool = False,
+        effects: bool = False,
+        amount: bool = False,
     ) -> Model:
-        """A model of the targets' mean; see :class:`Base`."""
-        return boost(rows, held_out, replace(self, effects=effects), rate=rate)
+        """A model of the targets' mean; see :class:`Base`, and :func:`boost` of ``amount``."""
+        grown = replace(self, effects=effects)
+        return boost(rows, held_out, grown, rate=rate, amount=amount)
 
     @property
     def _shape(self) -> dict[str, int]:
@@ -167,7 +174,9 @@ class Trees:
         }
 
 
-def boost(rows: Sample, held_out: Sample, trees: Trees, *, rate: bool = False) -> Model:
+def boost(
+    rows: Sample, held_out: Sample, trees: Trees, *, rate: bool = False, amount: bool = False
+) -> Model:
     """A model of the targets' mean.
 
     Args:
@@ -175,6 +184,7 @@ def boost(rows: Sample, held_out: Sample, trees: Trees, *, rate: bool = False) -
         held_out: To stop by; too few of them, and a fixed number of trees is grown.
         trees: How.
         rate: Targets are 0 or 1, and the model is one of their probability (log loss).
+        amount: Targets are above 0, and their errors count relatively (gamma deviance).
     """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -183,7 +193,7 @@ def boost(rows: Sample, held_out: Sample, trees: Trees, *, rate: bool = False) -
         return known
     stop = len(stopping) >= FEW and not (rate and np.ptp(stopping.y) == 0.0)
     kind = HistGradientBoostingClassifier if rate else HistGradientBoostingRegressor
-    model = kind(**trees.settings(stop=stop))
+    model = kind(**trees.settings(stop=stop), **({"loss": "gamma"} if amount else {}))
     extra = {}
     if stop:
         target = stopping.y.astype(int) if rate else stopping.y

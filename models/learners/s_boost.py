@@ -4,36 +4,132 @@ Künzel et al. 2019, "Metalearners for estimating heterogeneous treatment effect
 learning". The arm enters as the levels of its factors, each a category, so that an arm that was
 seldom given is made of known parts. Where a tree never splits on the treatment its effect is 0, which
 is what makes the S-learner steady where effects are small, and biased towards none.
+
+Two things that the paper doesn't speak of, for outcomes whose noise would drown effects:
+
+* Steps of a chain are modelled each among the rows that took the step before, and multiplied
+  (:mod:`models.chains`): what makes visitors buy is learned from visitors.
+* An amount that is often nothing is the chance of any, times the mean of what there then is (a
+  two-part model: Duan et al. 1983, "A comparison of alternative models for the demand for medical
+  care"), the second by the deviance of the gamma distribution, under which errors count relatively.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Self, cast
 
 import numpy as np
+import torch
 
 from models.catalog import Entry, Supports
-from models.learners.boosting import BoostConfig, answer
+from models.chains import chain
+from models.data import Batch
+from models.ensemble import exponential
+from models.learners.base import quiet
+from models.learners.boosting import BoostConfig, Model, Trees, answer, features, size
 from models.learners.meta import MetaLearner, Models
 from models.learners.problem import Problem, Rows
+from models.space import integer
+
+FEW = 50  # control rows that took a step, below which the next one isn't modelled among them
+OFTEN = 0.05  # share of rows at the least value, from which an amount is modelled in two parts
+
+
+@dataclass(frozen=True)
+class SBoostConfig(BoostConfig):
+    """Settings of the model, and how many of it there are."""
+
+    bags: int = integer(
+        1, 1, 64, "Models that answer together, each of units weighed in its own way."
+    )
 
 
 class SBoost(MetaLearner):
-    """One model over features and treatment."""
+    """One model over features and treatment; or several, each of a Bayesian bootstrap of the units."""
+
+    config: SBoostConfig
+    steps: tuple[int, ...] = ()
+
+    def fit(
+        self,
+        rows: Batch,
+        *,
+        validation: Batch | None = None,
+        seed: int = 0,
+        threads: int = 1,
+        say: Callable[[str], None] = quiet,
+    ) -> Self:
+        self.steps = _steps(chain(self.shape), rows)
+        held_out = None if validation is None else among_reached(validation, self.steps)
+        rows = among_reached(rows, self.steps)
+        return super().fit(rows, validation=held_out, seed=seed, threads=threads, say=say)
 
     def fit_outcome(self, problem: Problem) -> Models:
         rows, held_out = (self._with_levels(part) for part in problem.both)
         width = problem.rows.x.shape[1]
-        levels = range(width, width + self.shape.factors)
-        base = problem.base.with_ids(levels)
-        whole = replace(problem, rows=rows, held_out=held_out, base=base)
-        everyone = np.ones(len(rows), bool), np.ones(len(held_out), bool)
-        return {"outcome": [whole.outcome("all arms", everyone)]}
+        trees = cast(Trees, problem.base.with_ids(range(width, width + self.shape.factors)))
+        least = float(rows.y.min())
+        amount = not problem.binary and OFTEN <= (rows.y == least).mean() < 1.0
+        weights = np.ones((1, len(rows)))
+        if self.config.bags > 1:
+            weights = exponential(torch.from_numpy(rows.unit), self.config.bags).numpy()
+        models: Models = {"least": least if amount else None, "chance": [], "mean": []}
+        for number, weight in enumerate(weights, start=1):
+            bag = replace(rows, weight=rows.weight * weight)
+            name = "all arms" if len(weights) == 1 else f"all arms, bag {number} of {len(weights)}"
+            if amount:
+                some = [part.y > least for part in (bag, held_out)]
+                chance = _fit(bag, held_out, trees, [1.0 * part for part in some], rate=True)
+                problem.say(f"{name}, whether there is any: {size(chance)}")
+                models["chance"].append(chance)
+                above = [part.y - least for part in (bag, held_out)]
+                mean = _fit(bag, held_out, trees, above, some, amount=True)
+            else:
+                mean = _fit(
+                    bag, held_out, trees, [part.y for part in (bag, held_out)], rate=problem.binary
+                )
+            problem.say(f"{name}: {size(mean)}")
+            models["mean"].append(mean)
+        return models
 
     def answer_outcome(self, models: Models, x: np.ndarray) -> np.ndarray:
-        arms = len(self._levels)
-        tables = np.concatenate([np.repeat(x, arms, axis=0), np.tile(self._levels, (len(x), 1))], 1)
-        return answer(models["outcome"][0], tables).reshape(len(x), arms)
+        return self._each(models, x).mean(0)
+
+    def links(self, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray:
+        return np.asarray(self._members(x_num, x_cat).mean(0))
+
+    def member_outcomes(self, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray | None:
+        """What each bag expects, [M, N, A, K] float32; None where there is one."""
+        return self.within(self._members(x_num, x_cat)) if self.config.bags > 1 else None
+
+    def state(self) -> Any:
+        return super().state() | {"steps": list(self.steps)}
+
+    def restore(self, state: Any) -> None:
+        super().restore(state)
+        self.steps = tuple(state["steps"])
+
+    def _members(self, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray:
+        x = features(x_num, x_cat, self.grid)
+        links = np.stack([self._each(models, x) for models in self.models], axis=-1)
+        for before, step in pairwise(self.steps):
+            links[..., step] *= links[..., before]
+        return links
+
+    def _each(self, models: Models, x: np.ndarray) -> np.ndarray:
+        """One outcome by each bag, [M, N, A]; a step's among those who took the one before."""
+        levels = self._levels
+        table = np.concatenate(
+            [np.repeat(x, len(levels), axis=0), np.tile(levels, (len(x), 1))], axis=1
+        )
+        found = np.stack([answer(model, table) for model in models["mean"]])
+        if models["least"] is not None:
+            found *= np.stack([answer(model, table) for model in models["chance"]])
+            found += models["least"]
+        return found.reshape(len(found), len(x), len(levels))
 
     @property
     def _levels(self) -> np.ndarray:
@@ -43,10 +139,45 @@ class SBoost(MetaLearner):
         return replace(rows, x=np.concatenate([rows.x, self._levels[rows.arm]], axis=1))
 
 
+def among_reached(rows: Batch, steps: tuple[int, ...]) -> Batch:
+    """Rows whose steps count as observed only where the one before was taken."""
+    mask = rows.y_mask.clone()
+    for before, step in pairwise(steps):
+        mask[:, step] *= rows.y_mask[:, before] * (rows.y[:, before] > 0)
+    return replace(rows, y_mask=mask)
+
+
+def _steps(steps: tuple[int, ...], rows: Batch) -> tuple[int, ...]:
+    """The steps of the chain up to the first that too few reach to learn from."""
+    mask = among_reached(rows, steps).y_mask
+    kept = steps[:1]
+    for step in steps[1:]:
+        if int((mask[:, step] * (rows.arm == 0)).sum()) < FEW:
+            break
+        kept = (*kept, step)
+    return kept
+
+
+def _fit(
+    rows: Rows,
+    held_out: Rows,
+    trees: Trees,
+    targets: Sequence[np.ndarray],
+    use: Sequence[np.ndarray] | None = None,
+    *,
+    rate: bool = False,
+    amount: bool = False,
+) -> Model:
+    """A model of a target of the rows, and of those to stop by; of those of them that are used."""
+    used = [np.ones(len(part), bool) for part in (rows, held_out)] if use is None else use
+    samples = rows.sample(targets[0], used[0]), held_out.sample(targets[1], used[1])
+    return trees.fit(*samples, rate=rate, amount=amount)
+
+
 ENTRY = Entry(
     name="s_boost",
     net=SBoost,
-    config=BoostConfig,
-    supports=Supports(arms=True, factors=True, outcomes=True),
+    config=SBoostConfig,
+    supports=Supports(arms=True, factors=True, outcomes=True, sequence=True),
     paper="Künzel et al. 2019, Metalearners for estimating heterogeneous treatment effects",
 )

@@ -203,7 +203,7 @@ def straight(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Sample]]:
     """Every model is a weighted linear regression; gives what each was fit on."""
     fitted: list[Sample] = []
 
-    def regress(rows: Sample, held_out: Sample, trees: Trees, *, rate: bool = False) -> Any:
+    def regress(rows: Sample, held_out: Sample, trees: Trees, **kind: bool) -> Any:
         fitted.append(rows)
         model = LinearRegression().fit(rows.x, rows.y, rows.weight)
         model.n_iter_ = 1
