@@ -159,7 +159,7 @@ def of_conversion(report: Mapping[str, Any]) -> list[str]:
 def of_speed(report: Mapping[str, Any]) -> list[str]:
     """A table a batch size."""
     peak, found = report["product GFLOP/s"], []
-    header = ["net", "rows/s", "ms", "MFLOP", "GFLOP/s", "of product", "input"]
+    header = ["net", "rows/s", "ms", "MFLOP", "GFLOP/s", "of product", "in products", "input"]
     for batch in dict.fromkeys(result["batch"] for result in report["results"]):
         here = [result for result in report["results"] if result["batch"] == batch]
         rows = [
@@ -170,6 +170,7 @@ def of_speed(report: Mapping[str, Any]) -> list[str]:
                 f"{each['flops'] / 1e6:,.0f}",
                 f"{each['GFLOP/s']:.1f}",
                 f"{each['GFLOP/s'] / peak:.0%}",
+                f"{each['products']:.0%}",
                 f"{each['input']:.1%}",
             ]
             for each in here

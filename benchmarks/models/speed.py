@@ -10,6 +10,7 @@ features (8 numeric, 4 of 20 categories), 3 arms and 2 outcomes in sequence, at 
   of the time the smaller the products are: a low rate is mostly that;
 * GFLOP/s achieved, beside the machine's own: its best product of two 1024 x 1024 float32 matrices, on the
   same threads;
+* in products: the share of the step's time that its matrix products took;
 * input: the share of the step that shuffling and gathering its rows took (``InMemoryBatches``).
 
 Run: ``python -m benchmarks.models.speed [--full] [--device cuda] [--threads 1] [--json out.json]``
@@ -31,6 +32,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import machine, wide_console
@@ -48,6 +50,7 @@ ONE_DOSE = replace(ONE_FACTOR, doses=((0.0, 0.5, 1.0),))
 SIDE = 1024
 PARTS = 4  # batches an epoch, in measuring input
 WARM_UP = 2  # turns that aren't timed
+PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
 
 
 def nets() -> dict[str, Shape]:
@@ -122,7 +125,42 @@ def measure(
         step(net, optimizer, batch)
     taken = float(np.median(times(lambda: step(net, optimizer, batch), device, least, budget)))
     weights = sum(parameter.numel() for parameter in net.parameters())
-    return {"step": taken, "flops": counter.get_total_flops(), "weights": weights}
+    return {
+        "step": taken,
+        "flops": counter.get_total_flops(),
+        "weights": weights,
+        "products": product_seconds(lambda: step(net, optimizer, batch), device) / taken,
+    }
+
+
+class Products(TorchDispatchMode):
+    """Within it, ``seconds`` counts the time spent in matrix products."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device, self.seconds = device, 0.0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        started = time.perf_counter()
+        found = op(*args, **(kwargs or {}))
+        if op.overloadpacket in PRODUCTS:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.seconds += time.perf_counter() - started
+        return found
+
+
+def product_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of it that are spent in matrix products, by the median of a few turns."""
+    spent = []
+
+    def turn() -> None:
+        with Products(device) as products:
+            work()
+        spent.append(products.seconds)
+
+    times(turn, device, 3, 0.0)
+    return float(np.median(spent[WARM_UP:]))
 
 
 def main() -> None:
@@ -186,7 +224,7 @@ def show(report: dict[str, Any], console: Console) -> None:
             title=f"one training step, batch of {rows:,}; matrix product {peak:.0f} GFLOP/s"
         )
         table.add_column("net", no_wrap=True)
-        for column in ("rows/s", "ms", "MFLOP", "GFLOP/s", "of product", "input"):
+        for column in ("rows/s", "ms", "MFLOP", "GFLOP/s", "of product", "in products", "input"):
             table.add_column(column, justify="right")
         for found in results:
             if found["batch"] == rows:
@@ -197,6 +235,7 @@ def show(report: dict[str, Any], console: Console) -> None:
                     f"{found['flops'] / 1e6:,.0f}",
                     f"{found['GFLOP/s']:.1f}",
                     f"{found['GFLOP/s'] / peak:.0%}",
+                    f"{found['products']:.0%}",
                     f"{found['input']:.1%}",
                 )
         console.print(table)

@@ -22,6 +22,7 @@ def test_products_of_a_step_are_counted_forward_and_backward():
     weights = found[64]["weights"] - 4 * 20 * 8  # embeddings are looked up, not multiplied
     assert 4 * 64 * weights < found[64]["flops"] < 6.5 * 64 * weights
     assert found[64]["step"] > 0
+    assert found[64]["products"] > 0
 
 
 def test_the_machine_and_the_input_are_timed():
