@@ -24,18 +24,16 @@ from sqlalchemy import (
     create_engine,
     event,
     make_url,
-    text,
 )
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from campaigns.errors import EnvironmentProblem
+from serving.migrate import bring_up_to_date
 
 BUSY_SECONDS = 30  # how long a writer waits for another process's transaction
-CREATION_LOCK = 0x7570_6472  # any number, the same in every process: who makes the tables
 
-metadata = MetaData()
+metadata = MetaData()  # a change here is also a step in serving/migrations
 
 # One row a campaign; its writers lock it against each other.
 campaigns = Table(
@@ -121,7 +119,7 @@ limit_uses = Table(
 
 
 def open_engine(address: str) -> Engine:
-    """An engine for the event store, its tables made if they are missing.
+    """An engine for the event store, its tables made or brought up to date.
 
     SQLite runs in WAL mode and syncs every commit; its write transactions take their lock when they
     begin, so that two processes queue instead of failing half-way.
@@ -132,15 +130,11 @@ def open_engine(address: str) -> Engine:
     Raises:
         EnvironmentProblem: No such database, or it can't be reached or written.
     """
-    url = _url(address)
-    shown = url.render_as_string(hide_password=True)
+    shown = _url(address).render_as_string(hide_password=True)
     try:
-        if url.get_backend_name() == "sqlite":
-            engine = _sqlite(url)
-        else:
-            engine = create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=8)
+        engine = connect(address)
         with turn(engine), engine.execution_options(write=True).begin() as connection:
-            _create(connection)
+            bring_up_to_date(connection)
     except (SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise EnvironmentProblem(
@@ -148,6 +142,14 @@ def open_engine(address: str) -> Engine:
             "runs and may be written"
         ) from error
     return engine
+
+
+def connect(address: str) -> Engine:
+    """As :func:`open_engine`, with the tables left as they are."""
+    url = _url(address)
+    if url.get_backend_name() == "sqlite":
+        return _sqlite(url)
+    return create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=8)
 
 
 @contextmanager
@@ -205,13 +207,3 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
-
-
-def _create(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        # IF NOT EXISTS still fails when two sessions create at the same moment.
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({CREATION_LOCK})"))
-    for table in metadata.sorted_tables:
-        connection.execute(CreateTable(table, if_not_exists=True))
-        for index in table.indexes:
-            connection.execute(CreateIndex(index, if_not_exists=True))
