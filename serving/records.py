@@ -30,7 +30,7 @@ class Decision:
         explored: It was drawn at random, not chosen.
         explored_propensity: Probability of that arm given that it was drawn; None where not explored.
         holdout: The unit is never treated.
-        policy_version: What decided: the campaign's hash.
+        policy_version: What decided: the campaign's hash; in an experiment, its name and the variant.
         model_version: Which registered model, or None.
         features: As seen then; None is missing.
         cost: Expected cost, in the budget's unit.

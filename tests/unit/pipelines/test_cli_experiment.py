@@ -243,6 +243,33 @@ def test_mistakes_of_a_command_are_one_sentence(
     assert len(shown.splitlines()) == 1
 
 
+@pytest.mark.parametrize("budget", ["-1", "nan", "much"])
+def test_a_budget_is_a_number_from_0(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "assign mine.yaml it.yaml --units units.parquet --out made.csv --budget"
+    assert run(["experiment", *command.split(), budget]) == 2
+    assert "Invalid value for '--budget'" in capsys.readouterr().err
+
+
+def test_where_everybody_got_control_there_is_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    idle = "name: idle\nstart: 2026-01-01\nvariants:\n"
+    idle += "  a: {share: 0.5, policy: nobody}\n  b: {share: 0.5, policy: nobody}\n"
+    Path("idle.yaml").write_text(idle)
+    files = ["mine.yaml", "idle.yaml"]
+    command = "--units units.parquet --out idle.parquet --budget 10"
+    assert run(["experiment", "assign", *files, *command.split()]) == 0
+    made = pd.read_parquet("idle.parquet")
+    drawn = WORLD.respond(pd.read_parquet("units.parquet"), made["arm"].to_numpy(), seed=3)
+    names = {name: drawn[:, k] for k, name in enumerate(WORLD.outcomes)}
+    made.assign(**names).to_parquet("idle.parquet")
+    capsys.readouterr()
+    command = "--decisions idle.parquet --json"
+    assert run(["experiment", "read", *files, *command.split()]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sound"]
+    assert found["outcomes"]["cost of arms"]["b"]["verdict"] == "never varies"
+    assert abs(found["outcomes"]["login_next_day"]["b"]["relative"]["estimate"]) < 0.1
+
+
 def test_a_plan_needs_a_number_of_units(capsys: pytest.CaptureFixture[str]) -> None:
     Path("open.yaml").write_text(VARIANTS.replace("units: 6000\n", ""))
     assert run(["experiment", "plan", "mine.yaml", "open.yaml"]) == 2

@@ -172,6 +172,27 @@ def test_lots_stay_within_an_epoch_and_buckets_for_good(made: pd.DataFrame) -> N
     assert (next_day["arm"][mine] != made["arm"][mine]).any()
 
 
+def test_combinations_of_factors_are_given_and_read() -> None:
+    mail = {"column": "mail", "control": "no", "levels": {"no": {"cost": 0}, "yes": {"cost": 0.05}}}
+    plain = GAME.model_dump(mode="json")
+    campaign = Campaign.model_validate(plain | {"treatments": plain["treatments"] | {"mail": mail}})
+    variants = "{x: {share: 0.5, policy: random}, y: {share: 0.5, policy: arm, arm: coins+yes}}"
+    text = f"name: both\nstart: 2026-12-01\nvariants: {variants}"
+    experiment = parse_experiment(text, campaign, "it")
+    arms = list(campaign.arm_table.names)
+    ready = {"x": Ready(), "y": Ready(arm=arms.index("coins+yes"))}
+    table = prepare(experiment, campaign, UNIT_TABLE, ready, campaign.arm_table.costs)
+    made = deal(table, BUDGET, NOW)
+    assert set(made["arm_name"]) == set(arms)
+    given = made[(made["variant"] == "y") & (made["arm"] > 0)]
+    assert set(zip(given["bonus"], given["mail"])) == {("coins", "yes")}
+    assert made["cost"].sum() <= BUDGET
+    answered = made.drop(columns=["arm", "arm_name"]).assign(login_next_day=1.0, plays_more_7d=0.0)
+    assert unit_log(answered, experiment, campaign, "it").cost.sum() == pytest.approx(
+        made["cost"].sum()
+    )
+
+
 def test_bad_budgets_tables_and_models_are_refused() -> None:
     with pytest.raises(CampaignError, match="budget: is 0, and every arm costs something"):
         deal(prepared(), 0.0, NOW)
