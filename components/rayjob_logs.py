@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 from kubernetes.client.exceptions import ApiException
 from kubernetes.watch.watch import iter_resp_lines
@@ -14,7 +15,8 @@ from urllib3.exceptions import HTTPError
 from components import kube_api
 from components.kube_api import KubeApi, may_pass
 
-CONTAINER = "ray-job-submitter"
+CONTAINER = "ray-job-submitter"  # KubeRay's name for it, where the template has no other
+JOB_LABEL = "batch.kubernetes.io/job-name"
 POLL_S = 1.0
 SILENCE_S = 600.0  # a line may take its time; then the connection counts as dead
 REST_S = 10.0  # for what is left of the log when the job has ended
@@ -31,11 +33,16 @@ class LogFollower:
     log begins anew.
 
     Args:
+        job: The RayJob.
         log: Told of every line.
     """
 
-    def __init__(self, api: KubeApi, namespace: str, name: str, log: Callable[[str], None]) -> None:
-        self._api, self._namespace, self._name, self._log = api, namespace, name, log
+    def __init__(self, api: KubeApi, job: Mapping[str, Any], log: Callable[[str], None]) -> None:
+        self._api, self._log = api, log
+        self._namespace, self._name = job["metadata"]["namespace"], job["metadata"]["name"]
+        template = job["spec"].get("submitterPodTemplate", {}).get("spec", {})
+        containers = template.get("containers", [{}])
+        self._container = containers[0].get("name", CONTAINER)
         self._ending, self._stopped = threading.Event(), threading.Event()
         self._done: set[str] = set()  # pods that are read to their end
         self._thread = threading.Thread(target=self._run, name="rayjob-log", daemon=True)
@@ -69,7 +76,7 @@ class LogFollower:
         """The submitter's pods that aren't read yet, oldest first."""
         found = self._api.core.list_namespaced_pod(
             self._namespace,
-            label_selector=f"job-name={self._name}",
+            label_selector=f"{JOB_LABEL}={self._name}",
             _request_timeout=kube_api.TIMEOUT_S,
         ).items
         found.sort(key=lambda pod: (str(pod.metadata.creation_timestamp), pod.metadata.name))
@@ -95,7 +102,7 @@ class LogFollower:
             self._ending.wait(POLL_S)
 
     def _lines(self, pod: str, position: Position, *, follow: bool) -> Iterator[str]:
-        query = [("container", CONTAINER), ("timestamps", "true")]
+        query = [("container", self._container), ("timestamps", "true")]
         query += [("follow", "true")] if follow else []
         query += [("sinceTime", position.second)] if position.second else []
         position.again()

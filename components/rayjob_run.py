@@ -147,7 +147,7 @@ class _Run:
                     )
                 phase = state.get("status", {}).get("jobDeploymentStatus", "")
                 if follower is None and phase in ("Running", "Complete", "Failed"):
-                    follower = LogFollower(self._api, self.namespace, self.name, self._log)
+                    follower = LogFollower(self._api, self._job, self._log)
                 if phase in ENDED:
                     self.ended = True
                     break

@@ -151,7 +151,7 @@ class KubeServer:
         """The pod that submits a job, as the Job controller labels it."""
         name = f"{job}-{number}"
         self.logs.setdefault(name, Log()).started = phase != "Pending"
-        self.pod(name, {"job-name": job}, phase)
+        self.pod(name, {"batch.kubernetes.io/job-name": job}, phase)
         return name
 
     def write(self, pod: str, *texts: str, at: float = 0.0) -> None:
@@ -277,6 +277,8 @@ class KubeServer:
 
     def _log(self, pod: str, query: dict[str, str]) -> Iterator[bytes]:
         log = self.logs[pod]
+        if query.get("container") != "ray-job-submitter":
+            raise Refused(400, "BadRequest", f"container is not valid for pod {pod}")
         if not log.started:
             raise Refused(400, "BadRequest", f'container "c" in pod "{pod}" is waiting to start')
         return self._lines(pod, log, query)
