@@ -59,7 +59,7 @@ from campaigns.worlds import world
 from campaigns.worlds.base import START
 from models.gate import decide
 from models.uplift_model import UpliftModel
-from serving.batch import draw_batch
+from serving.batch_draw import draw_batch
 from serving.decider import Assessed, Unit
 from serving.evaluation import NOBODY, best_arm, constant_policies, held_out, model_policy
 from serving.ledger import Ledger
@@ -246,7 +246,7 @@ def loop_decisions(champion: UpliftModel | None, week: Week, campaign: Campaign)
     units = [Unit(unit, {}) for unit in week.units[campaign.unit]]
     assessed = Assessed(units, value, week.cost, np.ones(value.shape, dtype=bool))
     now = START + timedelta(days=week.day)
-    drawn, _, _, _ = draw_batch(assessed, campaign, Ledger(), week.budget, now)
+    drawn = draw_batch(assessed, campaign, Ledger(), week.budget, now).drawn
     return drawn
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from campaigns.arms import ArmTable
 from campaigns.errors import choices
+from campaigns.exploration import Exploration, exploration_problems
 from campaigns.limits import AnyLimit, limit_problems
 from campaigns.part import Finite, Name, NotNegative, Part, Share, text
 from campaigns.treatments import Factor
@@ -122,19 +123,6 @@ class Budget(Part):
     )
 
 
-class Exploration(Part):
-    """How much is decided at random, so that effects stay known."""
-
-    epsilon: Share = Field(0.05, description="Share of decisions drawn at random.")
-    max_spend_share: Share = Field(0.10, description="Share of the budget that may go to them.")
-    holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Share of units never treated."
-    )
-    salt: str = Field(
-        "", description="Key of the draws; change it to draw anew (default: the name)."
-    )
-
-
 class ModelChoice(Part):
     """The net, and how it is tuned and trained."""
 
@@ -221,7 +209,7 @@ class Campaign(Part):
             raise ValueError("; ".join(problems))
         if len(self.arm_table) < 2:
             raise ValueError("arms: allows control only; name at least one treated combination")
-        if problems := list(limit_problems(self)):
+        if problems := [*exploration_problems(self), *limit_problems(self)]:
             raise ValueError("; ".join(problems))
         return self
 

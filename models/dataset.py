@@ -35,6 +35,10 @@ from models.split import SHARES, TRAIN, VALIDATION, fold_of, folds, keys
 Source: TypeAlias = "pd.DataFrame | str | Path"
 
 WEIGHTS = (0.1, 10.0)  # of exploited rows: one row must not decide, nor be for nothing
+DIRECTED_WEIGHTS = (
+    1.0,
+    1.0,
+)  # the same where draws are directed: weights of up to 10 made models worse
 FIT_ROWS = 200_000  # what the encoder and the scaling are fit on, at most (about)
 STREAM_BYTES = 4 * 2**30  # tensors larger than this are streamed
 KEY = "_unit_key"
@@ -75,14 +79,15 @@ class Recipe:
         x_num, x_cat = self.encoder.encode(_arrays(rows, self.campaign.features.names))
         arm, explored = rows["arm"].to_numpy(np.int64), rows["explored"].to_numpy(bool)
         given = rows["propensity"].to_numpy(np.float64)
-        exploited = 1.0 / (self.shape.arms * given)
+        bounds = DIRECTED_WEIGHTS if self.campaign.exploration.asks_members else WEIGHTS
+        exploited = np.clip(1.0 / (self.shape.arms * given), *bounds)
         return Batch.of(
             x_num,
             x_cat,
             arm,
             self.scaler.apply(_outcomes(rows, self.campaign)),
             propensity=np.where(explored, rows["explored_propensity"].to_numpy(float), given),
-            weight=np.where(explored, 1.0, np.clip(exploited, *WEIGHTS)),
+            weight=np.where(explored, 1.0, exploited),
             unit=rows[KEY].to_numpy().view(np.int64),
             dose=_doses(rows, self.campaign),
         )

@@ -42,6 +42,7 @@ class UpliftModel:
         campaign: With ``'*'`` in its features expanded.
         price: lambda, the return that a unit of cost must bring, at the campaign's budget.
         limit_prices: What one more unit of each of the campaign's other limits brings, by its name.
+        dial: How directed draws follow from the members' disagreement; None: it was trained for none.
         meta: Where it comes from (campaign_hash, data_hash, code_version, trained_at, ...).
     """
 
@@ -54,6 +55,7 @@ class UpliftModel:
     campaign: Campaign
     price: float = 0.0
     limit_prices: dict[str, float] = field(default_factory=dict)
+    dial: dict[str, float] | None = None
     meta: dict[str, str] = field(default_factory=dict)
     trees: Learner | None = None
 
@@ -152,6 +154,7 @@ class UpliftModel:
             "scaler": self.scaler.to_dict(),
             "price": self.price,
             "limit_prices": self.limit_prices,
+            "dial": self.dial,
             "meta": self.meta,
         }
         (folder / CAMPAIGN).write_text(self.campaign.model_dump_json(indent=1), encoding="utf-8")
@@ -201,6 +204,7 @@ class UpliftModel:
             campaign=campaign,
             price=about["price"],
             limit_prices=about.get("limit_prices", {}),
+            dial=about.get("dial"),
             meta=about["meta"],
             trees=cast("Learner | None", trees),
         )

@@ -21,6 +21,7 @@ from serving.policy.limits import Limit, budget
 from serving.policy.planning import allocate_within
 
 ROUNDS = 8
+MORE = 1.05  # of what is too much is asked back, so that it ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,33 +116,37 @@ def without_explored(problem: Problem, arm: np.ndarray, explored: np.ndarray) ->
     return replace(problem, budget=max(problem.budget - cost, 0.0), limits=tuple(limits))
 
 
-def solve(
-    problem: Problem, limits: tuple[Limit, ...], draw: Callable[[np.ndarray], np.ndarray]
-) -> Allotment:
-    """Allocate, so that what is then drawn keeps to every limit.
+def solve(problem: Problem, whole: Problem, draw: Callable[[np.ndarray], np.ndarray]) -> Allotment:
+    """Allocate, so that what is then drawn keeps to the budget and every limit.
 
     Args:
-        problem: With what is explored set aside.
-        limits: The limits as the decisions have to keep to them.
+        problem: What to begin with, such as what is explored set aside.
+        whole: With the budget and the limits that the decisions have to keep to.
         draw: From the allocation's arms [N] to those given, [N].
 
     Raises:
         DataError: No allocation keeps to the limits.
     """
+    rows = np.arange(len(whole.value))
     for _ in range(ROUNDS):
         found = problem.solve()
         given = draw(found.arm)
-        beyond = [max(float(used(limit, given).sum()) - _roomy(limit), 0.0) for limit in limits]
-        if not any(beyond):
+        over = float(whole.cost[rows, given].sum()) - whole.budget * (1 + ROUNDING)
+        beyond = [
+            max(float(used(limit, given).sum()) - _roomy(limit), 0.0) for limit in whole.limits
+        ]
+        if over <= 0 and not any(beyond):
             return found
         problem = replace(
             problem,
+            budget=max(problem.budget - MORE * max(over, 0.0), 0.0),
             limits=tuple(
-                replace(limit, at_most=limit.at_most - 1.05 * more)
+                replace(limit, at_most=limit.at_most - MORE * more)
                 for limit, more in zip(problem.limits, beyond)
             ),
         )
-    names = [limit.name for limit, more in zip(limits, beyond) if more]
+    names = [BUDGET] * (over > 0)
+    names += [limit.name for limit, more in zip(whole.limits, beyond) if more]
     raise DataError(
         f"limits: {', '.join(names)}: can't be kept beside what is explored; loosen it, or lower "
         "exploration.epsilon"

@@ -44,6 +44,20 @@ class Priced(Protocol):
         ...
 
 
+@runtime_checkable
+class Committee(Protocol):
+    """A model of several members, whose disagreement says where it is unsure."""
+
+    @property
+    def dial(self) -> Mapping[str, float] | None:
+        """How directed draws follow from disagreement; None where it was trained for none."""
+        ...
+
+    def predict_members(self, columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Each member's expected potential outcomes, [M, N, A, K]; None where it has none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
     """Who is decided on, with the features as seen; None is missing.
@@ -60,7 +74,8 @@ class Unit:
 class Assessed:
     """Units with what the model says of them: value and cost over control, eligible arms; all [N, A].
 
-    ``limits`` are the campaign's as sums over these units.
+    ``limits`` are the campaign's as sums over these units; ``members`` each member's value, [M, N, A],
+    where exploration asks for it.
     """
 
     units: Sequence[Unit]
@@ -68,6 +83,7 @@ class Assessed:
     cost: np.ndarray
     eligible: np.ndarray
     limits: tuple[Limit, ...] = ()
+    members: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.units)
@@ -79,6 +95,7 @@ class Assessed:
             self.cost[rows],
             self.eligible[rows],
             tuple(limit.rows(rows) for limit in self.limits),
+            None if self.members is None else self.members[:, rows],
         )
 
 
@@ -95,7 +112,9 @@ def assess(model: Model, units: Sequence[Unit], table: Columns | None = None) ->
     """
     campaign = model.campaign
     seen = columns(units, campaign)
-    predicted = np.asarray(model.predict(seen), dtype=np.float64)
+    everyone = _members(model, seen) if campaign.exploration.asks_members else None
+    asked = model.predict(seen) if everyone is None else everyone.mean(axis=0)
+    predicted = np.asarray(asked, dtype=np.float64)
     expected = (len(units), len(campaign.arm_table), len(campaign.outcomes))
     if predicted.shape != expected or not np.isfinite(predicted).all():
         raise DataError(
@@ -104,12 +123,28 @@ def assess(model: Model, units: Sequence[Unit], table: Columns | None = None) ->
             f"it should be {list(expected)} numbers"
         )
     value, cost = value_and_cost(predicted, campaign)
+    members = None
+    if everyone is not None:
+        members = np.stack([value_and_cost(each, campaign)[0] for each in everyone])
     eligible = _eligible(units, campaign)
     if not campaign.limits:
-        return Assessed(units, value, cost, eligible)
+        return Assessed(units, value, cost, eligible, members=members)
     known = {**(table or {}), **seen}
     eligible &= may_get(campaign, known, len(units))
-    return Assessed(units, value, cost, eligible, sums(campaign, known, cost, predicted))
+    limits = sums(campaign, known, cost, predicted)
+    return Assessed(units, value, cost, eligible, limits, members)
+
+
+def _members(model: Model, seen: Columns) -> np.ndarray:
+    found = model.predict_members(seen) if isinstance(model, Committee) else None
+    if found is None:
+        campaign = model.campaign
+        raise DataError(
+            f"campaign {campaign.name!r}: exploration.strategy {campaign.exploration.strategy!r} asks "
+            "the members of an ensemble, and this model has none; train one with "
+            "model.config.members of at least 2, or choose 'epsilon_greedy' or 'schedule'"
+        )
+    return np.asarray(found, dtype=np.float64)
 
 
 def columns(units: Sequence[Unit], campaign: Campaign) -> dict[str, np.ndarray]:

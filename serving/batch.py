@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,34 +12,24 @@ from campaigns.errors import DataError, choices
 from campaigns.frame import unit_ids
 from campaigns.spec import Campaign
 from serving.allotment import (
-    Allotment,
-    Problem,
     left_of,
-    solve,
     used,
-    without_explored,
 )
-from serving.caps import find_caps, shut
+from serving.batch_draw import draw_batch
+from serving.caps import find_caps
 from serving.certainty import value_bounds
 from serving.decider import (
-    Assessed,
     Model,
     Policy,
     Unit,
     assess,
     budget_for,
     columns,
-    epoch_key,
     records,
 )
 from serving.events import EventStore
-from serving.ledger import Ledger
-from serving.limits import Columns, accounts
-from serving.policy.exploration import Draw, explore, held_out
-from serving.policy.spend import effective_epsilon, expected_exploration_cost, period_key
+from serving.limits import Columns
 from serving.records import Decision
-
-LEAST = 1e-3  # an epsilon that is lowered no more, but given up
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +107,21 @@ def decide_batch(
         if before is not None:
             unknown = np.full(len(before), np.nan)
             return _run(before, 0.0, 0.0, unknown, np.nan, repeated=True)
-        kept = accounts(campaign, now)
-        ledger = writer.ledger(period_key(campaign.budget.per, now), kept.values())
+        ledger = writer.ledger_of(campaign, now)
         left = budget_for(campaign, ledger, len(listed)) - ledger.spend
         limit = max(left if budget is None else min(left, budget), 0.0)
-        drawn, allocation, epsilon, reason = draw_batch(assessed, campaign, ledger, limit, now)
-        policy = Policy.of(model, model_version)
-        made = records(assessed, drawn, policy, now, allocation.price, epsilon, reason)
+        found = draw_batch(assessed, campaign, ledger, limit, now)
+        drawn, allocation = found.drawn, found.allotment
+        made = records(
+            assessed,
+            drawn,
+            Policy.of(model, model_version),
+            now,
+            allocation.price,
+            found.epsilon,
+            found.reason,
+            found.away,
+        )
         writer.add(made, request_id)
     value = assessed.value[np.arange(len(made)), drawn.arm]
     told = {
@@ -139,69 +135,6 @@ def decide_batch(
     bounds = value_bounds(model, columns(listed, campaign), drawn.arm)
     run = _run(made, allocation.price, allocation.gap, value, limit)
     return replace(run, limits=told, bounds=bounds)
-
-
-def draw_batch(
-    assessed: Assessed, campaign: Campaign, ledger: Ledger, limit: float, now: datetime
-) -> tuple[Draw, Allotment, float, str]:
-    """The arms, the allocation behind them, and how much was explored and why; nothing is recorded.
-
-    Args:
-        assessed: N units.
-        campaign: Gives the rules of exploration, the budget and the limits.
-        ledger: What the period has seen so far.
-        limit: Most that the arms may cost, >= 0.
-        now: The moment of the decisions, UTC.
-
-    Raises:
-        DataError: The limits can't be kept.
-    """
-    rules, cost = campaign.exploration, assessed.cost
-    ids, epoch = [unit.unit_id for unit in assessed.units], epoch_key(campaign, now)
-    caps = find_caps(assessed.limits, campaign, ledger, now)
-    allowed, _ = shut(assessed.eligible, caps)
-    held = held_out(ids, salt=rules.salt, holdout=rules.holdout)
-    # Held-out units get control whatever the allocation says: their share is for the others.
-    open_arms = allowed & (~held[:, None] | (np.arange(allowed.shape[1]) == 0))
-    limits = left_of(assessed.limits, caps)
-    least = campaign.budget.min_return
-    problem = Problem(assessed.value, cost, open_arms, limit, least, limits)
-
-    def draw(greedy: np.ndarray, epsilon: float) -> Draw:
-        return explore(greedy, allowed, epsilon, ids, epoch, rules.salt, rules.holdout)
-
-    cap = rules.max_spend_share * budget_for(campaign, ledger, len(ids))
-    exploring = effective_epsilon(
-        rules.epsilon,
-        ledger.exploration_spend,
-        cap,
-        expected_exploration_cost(cost, allowed),
-        decisions=max(len(ids), 1),
-    )
-    epsilon, reason = exploring.epsilon, exploring.reason
-    nobody = np.zeros(len(ids), dtype=np.int64)
-    while True:
-        first = draw(nobody, epsilon)
-        cost_of_first = float(cost[np.arange(len(ids)), first.arm][first.explored].sum())
-        if cost_of_first > limit:
-            epsilon, reason = 0.0, f"The budget ({limit:g}) doesn't pay for exploration."
-            continue
-        try:
-            rest = without_explored(problem, first.arm, first.explored)
-            found = solve(rest, limits, partial(_arms, draw, epsilon))
-        except DataError:
-            if not epsilon:
-                raise
-            epsilon = epsilon / 4 if epsilon > LEAST else 0.0
-            reason = f"Limits leave less room for exploration: epsilon is {epsilon:.4g}."
-            continue
-        return draw(found.arm, epsilon), found, epsilon, reason
-
-
-def _arms(
-    draw: Callable[[np.ndarray, float], Draw], epsilon: float, greedy: np.ndarray
-) -> np.ndarray:
-    return draw(greedy, epsilon).arm
 
 
 def read_units(table: pd.DataFrame, campaign: Campaign) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -27,7 +27,7 @@ from serving.evaluation import (
     held_out,
     model_policy,
 )
-from serving.online_prices import online_prices
+from serving.online_prices import online_dial, online_prices
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 
@@ -176,6 +176,11 @@ def contest(
     challenger.price, challenger.limit_prices = online_prices(
         predicted, log, campaign, frame["decided_at"]
     )
+    if campaign.exploration.asks_members:
+        members = challenger.predict_members(log.rows)
+        challenger.dial = online_dial(
+            members, challenger.price, challenger.limit_prices, log, campaign
+        )
     challenger.meta |= {
         "rows": str(len(frame)),
         "learned_until": frame["decided_at"].max().isoformat(),

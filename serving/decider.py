@@ -14,43 +14,69 @@ from datetime import UTC, datetime
 import numpy as np
 from uuid6 import uuid7
 
+from campaigns.errors import DataError
 from campaigns.spec import Campaign
-from serving.assessment import Assessed, Model, Priced, Unit, assess, columns
+from serving.assessment import Assessed, Committee, Model, Priced, Unit, assess, columns
 from serving.caps import Cap, enough, find_caps, net_of_limits, shut
+from serving.exploring import Explorer, asked_epsilon, epoch_key, find_dial, votes_of
 from serving.ledger import Ledger
 from serving.limits import accounts
 from serving.pacing import elapsed, paced_price
 from serving.policy.allocation import decide as best_arm
-from serving.policy.exploration import Draw, explore
+from serving.policy.exploration import Draw
 from serving.policy.limits import Limit
-from serving.policy.spend import (
-    effective_epsilon,
-    expected_exploration_cost,
-    guard_budget,
-    period_key,
-)
+from serving.policy.spend import effective_epsilon, guard_budget, period_key
+from serving.policy.strategies import Dial
 from serving.records import Decision
 
-__all__ = ["Assessed", "Model", "Policy", "Unit", "assess", "columns", "decide", "records"]
+__all__ = [
+    "Assessed",
+    "Model",
+    "Policy",
+    "Unit",
+    "assess",
+    "columns",
+    "decide",
+    "epoch_key",
+    "records",
+    "require_dial",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What decides: the campaign's rules, the model's version and its price, lambda at the budget.
 
-    ``limit_prices`` are those of the campaign's other limits, by name.
+    ``limit_prices`` are those of the campaign's other limits, by name; ``dial`` is of directed draws.
     """
 
     campaign: Campaign
     model_version: str | None
     price: float
     limit_prices: Mapping[str, float] = field(default_factory=dict)
+    dial: Dial | None = None
 
     @classmethod
     def of(cls, model: Model, version: str | None) -> Policy:
         """A model's."""
         prices = model.limit_prices if isinstance(model, Priced) else {}
-        return cls(model.campaign, version, model.price, prices)
+        dial = model.dial if isinstance(model, Committee) else None
+        found = None if dial is None else Dial(**dial)
+        return cls(model.campaign, version, model.price, prices, found)
+
+
+def require_dial(model: Model) -> None:
+    """Refuse to serve directed exploration by a model that was trained without.
+
+    Raises:
+        DataError: It has no dial.
+    """
+    rules = model.campaign.exploration
+    if rules.strategy == "directed" and Policy.of(model, None).dial is None:
+        raise DataError(
+            f"campaign {model.campaign.name!r}: exploration.strategy 'directed' needs a dial, which a "
+            "run finds; this model has none: run the campaign again"
+        )
 
 
 def decide(
@@ -123,11 +149,14 @@ def _decide(
     }
     value = net_of_limits(assessed.value, assessed.limits, prices)
     greedy = best_arm(value, cost, price, assessed.eligible)
+    explorer = explorer_of(
+        assessed, policy, prices, price, asked_epsilon(campaign, ledger.began, now)
+    )
     exploring = effective_epsilon(
-        rules.epsilon,
+        explorer.epsilon,
         ledger.exploration_spend,
         rules.max_spend_share * budget,
-        expected_exploration_cost(cost, assessed.eligible),
+        explorer.expected_cost(greedy),
         decisions=max(len(ids), 1),
     )
     guarded = guard_budget(
@@ -135,19 +164,41 @@ def _decide(
     )
     if not cost.any():  # arms that cost nothing need no budget
         guarded = type(guarded)(greedy, exploring.epsilon, "")
-    epoch = epoch_key(campaign, now)
-    drawn = explore(
-        guarded.greedy_arm,
-        assessed.eligible,
-        guarded.epsilon,
-        ids,
-        epoch,
-        rules.salt,
-        rules.holdout,
-    )
+    drawn = explorer.draw(guarded.greedy_arm, guarded.epsilon, ids, epoch_key(campaign, now))
     common = (exploring.reason, guarded.reason)
     reasons = [" ".join(filter(None, [*common, one])) for one in shutting]
-    return records(assessed, drawn, policy, now, price, guarded.epsilon, reasons)
+    epsilons = explorer.epsilons(guarded.epsilon)
+    away = drawn.directed & (drawn.arm != guarded.greedy_arm)
+    return records(assessed, drawn, policy, now, price, epsilons, reasons, away)
+
+
+def explorer_of(
+    assessed: Assessed,
+    policy: Policy,
+    prices: Mapping[str, float],
+    price: float,
+    epsilon: float,
+    *,
+    own_dial: bool = False,
+) -> Explorer:
+    """How these units are explored at the prices of the moment.
+
+    Args:
+        assessed: N units.
+        policy: The campaign's rules, and the dial of directed draws.
+        prices: Of the limits beside the budget.
+        price: lambda.
+        epsilon: What is asked now.
+        own_dial: Find the dial for these units: they are a population of their own.
+    """
+    rules = policy.campaign.exploration
+    votes, dial = None, policy.dial
+    if assessed.members is not None:
+        values = [net_of_limits(each, assessed.limits, prices) for each in assessed.members]
+        votes = votes_of(np.stack(values), assessed.cost, price, assessed.eligible)
+        if own_dial:
+            dial = find_dial(rules, votes, epsilon)
+    return Explorer(rules, assessed.eligible, assessed.cost, epsilon, votes, dial)
 
 
 def records(
@@ -156,16 +207,20 @@ def records(
     policy: Policy,
     now: datetime,
     price: float,
-    epsilon: float,
+    epsilon: float | np.ndarray,
     reason: str | Sequence[str] = "",
+    away: np.ndarray | None = None,
 ) -> list[Decision]:
     """What was drawn for N units, as N decisions with ids of their own.
 
-    ``reason`` is one for all, or one a unit.
+    ``epsilon`` and ``reason`` are one for all, or one a unit. ``away`` says who was drawn away from the
+    greedy arm outside the trial, [N] bool: what that costs is exploration's, too.
     """
     campaign, cost = policy.campaign, assessed.cost
     reasons = [reason] * len(assessed) if isinstance(reason, str) else reason
     used = uses_of(assessed.limits, drawn.arm, campaign, now)
+    epsilons = np.broadcast_to(epsilon, len(assessed)).tolist()
+    charged = drawn.explored if away is None else drawn.explored | away
     table, version = campaign.arm_table, campaign.hash
     period, epoch = period_key(campaign.budget.per, now), epoch_key(campaign, now)
     return [
@@ -186,11 +241,12 @@ def records(
             features=unit.features,
             cost=float(cost[row, arm]),
             price=price,
-            epsilon=epsilon,
+            epsilon=epsilons[row],
             epoch=epoch,
             period=period,
             reason="The unit is held out." if drawn.holdout[row] else reasons[row],
             uses=used[row],
+            exploration_cost=float(cost[row, arm]) if charged[row] else 0.0,
         )
         for row, (unit, arm) in enumerate(zip(assessed.units, drawn.arm.tolist()))
     ]
@@ -209,12 +265,6 @@ def uses_of(
             for row in np.flatnonzero(given):
                 used[row][kept[limit.name]] = float(given[row])
     return used
-
-
-def epoch_key(campaign: Campaign, now: datetime) -> str:
-    """The epoch of the draws: the budget's period; a day where the budget has none."""
-    per = campaign.budget.per
-    return period_key("day" if per in ("total", "unit") else per, now)
 
 
 def _number(value: float) -> float | None:

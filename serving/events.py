@@ -6,9 +6,8 @@ What is read back for learning and for people is in :mod:`serving.history`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 
 import pandas as pd
@@ -110,13 +109,15 @@ class EventStore:
         with self._read() as connection:
             return set(connection.scalars(query))
 
-    def ledger(
-        self, campaign: str, period: str | None = None, accounts: Collection[tuple[str, str]] = ()
-    ) -> Ledger:
-        """What the period (or all time), and these (limit, period), have seen so far."""
+    def ledger(self, campaign: str, period: str | None = None) -> Ledger:
+        """What the period (or all time) has seen so far."""
         with self._read() as connection:
-            sums = ledger.read(connection, campaign, period)
-            return replace(sums, uses=ledger.uses(connection, campaign, accounts))
+            return ledger.read(connection, campaign, period)
+
+    def ledger_of(self, campaign: Campaign, now: datetime) -> Ledger:
+        """All that the campaign's decisions of this moment go by, limits included."""
+        with self._read() as connection:
+            return ledger.ledger_of(connection, campaign, now)
 
     def by_arm(self, campaign: str) -> dict[str, int]:
         """How often each arm was given so far."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Select, bindparam, cast, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from serving.records import Decision
+from campaigns.spec import Campaign
+from serving.limits import accounts
+from serving.policy.spend import period_key
+from serving.records import Decision, from_micros
+from serving.tables import decisions as decisions_table
 from serving.tables import ledger, limit_uses
 
 SUMS = ("decisions", "explored", "holdout", "spend", "exploration_spend")
@@ -20,7 +25,8 @@ SUMS = ("decisions", "explored", "holdout", "spend", "exploration_spend")
 class Ledger:
     """Sums over decisions; costs are expected ones, in the budget's unit.
 
-    ``uses`` is what has been used of each limit, by (limit, period).
+    ``uses`` is what has been used of each limit, by (limit, period); ``began`` when the campaign's first
+    decision was made, where that is asked for.
     """
 
     decisions: int = 0
@@ -29,6 +35,7 @@ class Ledger:
     spend: float = 0.0
     exploration_spend: float = 0.0
     uses: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    began: datetime | None = None
 
     def plus(self, decisions: Iterable[Decision]) -> Ledger:
         """These sums with some more decisions."""
@@ -65,6 +72,17 @@ def read(connection: Connection, campaign: str, period: str | None = None) -> Le
     return Ledger(**sums.mappings().one())
 
 
+def ledger_of(connection: Connection, campaign: Campaign, now: datetime) -> Ledger:
+    """All that a campaign's decisions of this moment go by: its period's sums, and its limits'."""
+    sums = read(connection, campaign.name, period_key(campaign.budget.per, now))
+    falls = campaign.exploration.strategy == "schedule"
+    return replace(
+        sums,
+        uses=uses(connection, campaign.name, accounts(campaign, now).values()),
+        began=began(connection, campaign.name) if falls else None,
+    )
+
+
 def uses(
     connection: Connection, campaign: str, accounts: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], float]:
@@ -75,6 +93,12 @@ def uses(
     found = connection.execute(_USES, {"campaign": campaign, "periods": periods})
     known = {(row.limit_name, row.period): float(row.used) for row in found}
     return {account: known.get(account, 0.0) for account in accounts}
+
+
+def began(connection: Connection, campaign: str) -> datetime | None:
+    """When the campaign's first decision was made; None: not yet."""
+    first = connection.scalar(_FIRST, {"campaign": campaign})
+    return None if first is None else from_micros(first)
 
 
 def by_arm(connection: Connection, campaign: str) -> dict[str, int]:
@@ -134,6 +158,9 @@ def _addition(dialect: str) -> Any:
     return insert.on_conflict_do_update(index_elements=list(ledger.primary_key), set_=added)
 
 
+_FIRST = select(func.min(decisions_table.c.decided_at)).where(
+    decisions_table.c.campaign == bindparam("campaign")
+)
 _USES = select(limit_uses.c.limit_name, limit_uses.c.period, limit_uses.c.used).where(
     limit_uses.c.campaign == bindparam("campaign"),
     limit_uses.c.period.in_(bindparam("periods", expanding=True)),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 
@@ -10,7 +13,9 @@ from campaigns.objective import share_of_period, value_and_cost
 from campaigns.spec import Campaign
 from serving.allotment import Allotment, Problem
 from serving.assessment import feature_columns
+from serving.caps import net_of_limits
 from serving.evaluation import HeldOut
+from serving.exploring import find_dial, votes_of
 from serving.limits import may_get, period_of, sums
 from serving.policy.limits import Limit
 
@@ -60,3 +65,33 @@ def online_prices(
         limits,
     ).solve()
     return float(found.price), found.prices
+
+
+def online_dial(
+    members: np.ndarray | None,
+    price: float,
+    limit_prices: Mapping[str, float],
+    log: HeldOut,
+    campaign: Campaign,
+) -> dict[str, float] | None:
+    """How directed draws follow from the members' disagreement about the held-out rows; None: not asked.
+
+    Args:
+        members: Their predictions on those rows, [M, N, A, K]; None of a model without.
+        price, limit_prices: Those of :func:`online_prices`.
+        log: The held-out rows.
+        campaign: Gives exploration and limits.
+    """
+    rules = campaign.exploration
+    if rules.strategy != "directed" or members is None:
+        return None
+    known = feature_columns(log.rows, campaign)
+    mean = members.mean(axis=0)
+    cost = value_and_cost(mean, campaign)[1]
+    limits = sums(campaign, known, cost, mean)
+    values = [
+        net_of_limits(value_and_cost(each, campaign)[0], limits, limit_prices) for each in members
+    ]
+    eligible = may_get(campaign, known, len(log.rows))
+    votes = votes_of(np.stack(values), cost, price, eligible)
+    return asdict(find_dial(rules, votes, rules.epsilon))

@@ -15,11 +15,9 @@ import numpy as np
 from campaigns.errors import EnvironmentProblem, UpdraftError, choices
 from campaigns.spec import Campaign
 from serving.batching import Batcher, Full, Pending
-from serving.decider import Assessed, Model, Policy, Unit, assess, decide
+from serving.decider import Assessed, Model, Policy, Unit, assess, decide, require_dial
 from serving.events import EventStore
 from serving.inputs import Refused, complete, read_units
-from serving.limits import accounts
-from serving.policy.spend import period_key
 from serving.records import Decision, Feature, OutcomeRecord, OutcomeReport
 from serving.schemas import DecisionRequest
 from serving.transaction import RequestConflict, Transaction
@@ -116,6 +114,7 @@ class Service:
         self.store.register(model.campaign)
         nobody = Unit("", dict.fromkeys(model.campaign.features.names))
         assess(model, [nobody])  # a model that can't answer isn't swapped in
+        require_dial(model)
         return Deployed(model, version, self._online(model.campaign))
 
     @property
@@ -208,9 +207,8 @@ def _choose(
     writer: Transaction,
 ) -> list[list[Decision] | RequestConflict]:
     """Decide on each request in its turn, and write all of it down."""
-    now, campaign = datetime.now(UTC), deployed.campaign
-    period = period_key(campaign.budget.per, now)
-    ledger = writer.ledger(period, accounts(campaign, now).values())
+    now = datetime.now(UTC)
+    ledger = writer.ledger_of(deployed.campaign, now)
     results: list[list[Decision] | RequestConflict] = []
     start = 0
     for pending in batch:

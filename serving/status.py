@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 
 from campaigns.errors import UpdraftError
 from campaigns.limits import counted
+from serving.exploring import asked_epsilon
 from serving.ledger import Ledger
 from serving.limits import accounts
 from serving.pacing import elapsed, paced_price
@@ -31,7 +32,8 @@ class BudgetStatus(BaseModel):
 
 
 class ExplorationStatus(BaseModel):
-    epsilon: float = Field(description="As the campaign asks.")
+    strategy: str
+    epsilon: float = Field(description="As the campaign asks now.")
     cap: float = Field(description="What exploration may cost in this period.")
     spent: float
     holdout: float = Field(description="Share of units that are never treated.")
@@ -83,13 +85,14 @@ def describe(service: Service, name: str, now: datetime | None = None) -> Campai
     rules, per = campaign.exploration, campaign.budget.per
     period = period_key(per, now)
     kept = accounts(campaign, now)
-    spent = service.store.ledger(name, period, kept.values())
+    spent = service.store.ledger_of(campaign, now)
     total = service.store.ledger(name)
     amount = _amount(deployed, spent)
     left = max(amount - spent.spend, 0.0)
     cap = rules.max_spend_share * amount
+    asked = asked_epsilon(campaign, spent.began, now)
     exploring = effective_epsilon(
-        rules.epsilon,
+        asked,
         spent.exploration_spend,
         cap,
         expected_exploration_cost(campaign.arm_table.costs),
@@ -124,7 +127,11 @@ def describe(service: Service, name: str, now: datetime | None = None) -> Campai
             for limit in counted(campaign.limits)
         ],
         exploration=ExplorationStatus(
-            epsilon=rules.epsilon, cap=cap, spent=spent.exploration_spend, holdout=rules.holdout
+            strategy=rules.strategy,
+            epsilon=asked,
+            cap=cap,
+            spent=spent.exploration_spend,
+            holdout=rules.holdout,
         ),
         decisions=total.decisions,
         by_arm=service.store.by_arm(name),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from campaigns.errors import DataError, choices
+from campaigns.spec import Campaign
 from serving import ledger, tables
 from serving.ledger import Ledger
 from serving.records import Decision, from_micros, to_micros
@@ -57,10 +59,13 @@ class Transaction:
                 f"{choices(sorted(known))}; register it first"
             )
 
-    def ledger(self, period: str, accounts: Collection[tuple[str, str]] = ()) -> Ledger:
-        """What the period, and these (limit, period), had seen before this transaction."""
-        sums = ledger.read(self._connection, self.campaign, period)
-        return replace(sums, uses=ledger.uses(self._connection, self.campaign, accounts))
+    def ledger(self, period: str) -> Ledger:
+        """What the period had seen before this transaction."""
+        return ledger.read(self._connection, self.campaign, period)
+
+    def ledger_of(self, campaign: Campaign, now: datetime) -> Ledger:
+        """All that the campaign's decisions of this moment go by, limits included."""
+        return ledger.ledger_of(self._connection, campaign, now)
 
     def find(self, request_id: str, body: str) -> list[Decision] | None:
         """The decisions that this request got before, or None.

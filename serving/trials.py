@@ -21,8 +21,9 @@ from serving.assessment import feature_columns
 from serving.caps import Cap, find_caps, shut
 from serving.decider import epoch_key, uses_of
 from serving.events import EventStore
+from serving.exploring import asked_epsilon
 from serving.ledger import Ledger
-from serving.limits import accounts, may_get, sums
+from serving.limits import may_get, sums
 from serving.policy.limits import Limit
 from serving.policy.power import power_report
 from serving.policy.spend import period_key
@@ -84,7 +85,6 @@ def run_trial(
     store.register(campaign)
     rules, period = campaign.exploration, period_key(campaign.budget.per, now)
     epoch = epoch_key(campaign, now)
-    kept = accounts(campaign, now)
     # A unit keeps its arm all through an epoch, so whoever was decided on in this one is left out.
     units = units[~units["unit_id"].isin(store.units_of(campaign.name, epoch))]
     costs = campaign.arm_table.costs if history is None else arm_costs(history, campaign)
@@ -92,7 +92,7 @@ def run_trial(
     spent = np.broadcast_to(costs, (len(units), len(costs)))
     limits = sums(campaign, columns, spent, None)
     with store.transaction(campaign.name) as writer:
-        ledger = writer.ledger(period, kept.values())
+        ledger = writer.ledger_of(campaign, now)
         caps = find_caps(limits, campaign, ledger, now)
         eligible, _ = shut(may_get(campaign, columns, len(units)), caps)
         left = _left(campaign, ledger, len(units))
@@ -107,7 +107,7 @@ def run_trial(
             eligible=eligible,
             holdout=rules.holdout,
         )
-        trial = _within(draw(epsilon=rules.epsilon), caps, draw)
+        trial = _within(draw(epsilon=asked_epsilon(campaign, ledger.began, now)), caps, draw)
         decisions = _decisions(trial, units, costs, campaign, period, now, limits)
         writer.add(decisions)
     return TrialRun(

@@ -204,3 +204,12 @@ def test_doses_reach_the_net_as_they_were_given(frame: pd.DataFrame) -> None:
     assert plain.train.dose.shape[1] == 1
     with pytest.raises(DataError, match="lacks column 'off'"):
         prepare(frame, DOSED)
+
+
+@pytest.mark.parametrize("strategy", ["directed", "thompson"])
+def test_rows_weigh_the_same_where_draws_are_directed(frame: pd.DataFrame, strategy: str) -> None:
+    rules = CAMPAIGN.exploration.model_copy(update={"strategy": strategy})
+    directed = CAMPAIGN.model_copy(update={"exploration": rules})
+    chosen = frame.assign(explored=False, explored_propensity=np.nan, propensity=0.01)
+    assert float(prepare(chosen, CAMPAIGN).train.weight.max()) == WEIGHTS[1]
+    assert prepare(chosen, directed).train.weight.unique().tolist() == [1.0]

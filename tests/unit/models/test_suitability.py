@@ -31,3 +31,15 @@ def test_a_model_of_doses_is_refused_where_there_is_none() -> None:
     other = BONUS.model.model_copy(update={"name": "dose_response"})
     with pytest.raises(CampaignError, match=r"it needs a dose; give .*'mtmt'"):
         check_campaign(BONUS.model_copy(update={"model": other}))
+
+
+@pytest.mark.parametrize("strategy", ["directed", "thompson"])
+def test_exploration_by_members_needs_a_model_that_has_some(strategy: str) -> None:
+    rules = BONUS.exploration.model_copy(update={"strategy": strategy, "epsilon": 0.2})
+    asks = BONUS.model_copy(update={"exploration": rules})
+    for name in ("s_learner", "t_boost", "direct_ranking"):
+        alone = BONUS.model.model_copy(update={"name": name})
+        with pytest.raises(CampaignError, match="would have none; give model.config members"):
+            check_campaign(asks.model_copy(update={"model": alone}))
+    several = BONUS.model.model_copy(update={"name": "s_learner", "config": {"members": 3}})
+    check_campaign(asks.model_copy(update={"model": several}))

@@ -23,7 +23,6 @@ from serving.decider import Policy, Unit, assess, decide
 from serving.events import EventStore
 from serving.ledger import Ledger
 from serving.limits import accounts, kept_online
-from serving.policy.spend import period_key
 from serving.trials import run_trial
 
 NOW = datetime(2026, 2, 3, 12, tzinfo=UTC)
@@ -194,8 +193,7 @@ def test_what_is_used_is_kept_with_the_decisions(store: EventStore) -> None:
     arms = [Counter(one.arm_name for one in run.decisions) for run in days]
     assert sum(each["skin"] for each in arms) == 30  # for ever
     assert [each["coins"] for each in arms] == [5, 5, 5]  # a day
-    kept = accounts(rules, NOW + timedelta(days=2))
-    seen = store.ledger("bonus", period_key("day", NOW), kept.values()).uses
+    seen = store.ledger_of(rules, NOW + timedelta(days=2)).uses
     assert seen == {("stock of skin", "total"): 30, ("stock of coins", "2026-02-05"): 5}
     later = decide(
         assess(model, units(9)), Policy.of(model, "1"), Ledger(uses=seen), NOW + timedelta(days=2)
