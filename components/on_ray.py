@@ -18,6 +18,7 @@ from campaigns.settings import Settings
 from components.exchange import Exchange
 from components.step import Step
 
+from components.lease import kept
 KINDS = (CampaignError, DataError, CheckFailed, EnvironmentProblem, RemoteError)
 RAY_STEPS = ("search_hyperparameters", "train_model")
 FRAME = "training_frame"  # read where it lies, by every node
@@ -63,7 +64,8 @@ def on_ray(
     done = exchange.read(DONE)
     if done is None:
         _offer(exchange, step.name, task, arguments, inputs, outputs)
-        _run(step, exchange, run, arguments)
+        with kept(exchange):
+            _run(step, exchange, run, arguments)
         done = exchange.read(DONE)
         if done is None:
             raise EnvironmentProblem(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from campaigns.errors import UpdraftError
 from components.exchange import Exchange
+from components.lease import end_without
 from components.on_ray import DONE, FAILED, FRAME, TASK
 from components.ray_tasks import TASKS
 from components.step import running
@@ -32,6 +33,7 @@ def main(place: str) -> None:
             else:
                 exchange.get(name, local[name])
         extra = {"run": "train"} if told["task"] == "train" else {}  # goes on from its checkpoint
+        end_without(exchange, step.say)
         try:
             attach(step.settings)
             done = TASKS[told["task"]](

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from campaigns.errors import CampaignError, RemoteError
+from components import lease
 from components.exchange import Exchange
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB = """
+import sys, time
+from components import lease
+from components.exchange import Exchange
+lease.BEAT_S, lease.LEASE_S = 0.05, 3.0
+lease.end_without(Exchange(sys.argv[1]), lambda text: print(text, flush=True))
+time.sleep(60)
+"""
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -52,3 +65,17 @@ def test_a_place_that_cannot_be_opened_is_told(s3: str) -> None:
         Exchange("nfs://away/exchange")
     with pytest.raises(RemoteError, match="s3://nobody-made-this"):
         Exchange("s3://nobody-made-this/exchange").write("task.json", {})
+
+
+def test_a_job_runs_while_a_step_waits_for_it_and_ends_when_none_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_S", 0.1)
+    exchange = Exchange(str(tmp_path / "exchange"))
+    command = [sys.executable, "-c", JOB, exchange.place]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as job:
+        with lease.kept(exchange), pytest.raises(subprocess.TimeoutExpired):
+            job.wait(7)
+        out, _ = job.communicate(timeout=30)
+    assert job.returncode == lease.ABANDONED
+    assert out == "nobody has waited for this job for 3 s: it ends itself\n"
