@@ -16,9 +16,9 @@ from campaigns.errors import (
 )
 from campaigns.settings import Settings
 from components.exchange import Exchange
+from components.lease import kept
 from components.step import Step
 
-from components.lease import kept
 KINDS = (CampaignError, DataError, CheckFailed, EnvironmentProblem, RemoteError)
 RAY_STEPS = ("search_hyperparameters", "train_model")
 FRAME = "training_frame"  # read where it lies, by every node
