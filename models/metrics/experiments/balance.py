@@ -12,6 +12,7 @@ from campaigns.errors import DataError
 from models.metrics.checks import Array, Index, arm_indices, inverse_propensities, numbers
 
 _BLOCK = 1 << 21  # contrasts in memory at once, rows times directions
+_ROWS = 5  # a direction; with fewer, contrasts are too far from normal for the test
 _FLAT = 1e-9  # share of the greatest variance below which a direction doesn't vary
 
 
@@ -23,7 +24,7 @@ class Balance:
         arms: the arms compared with control [A'].
         differences: standardized mean differences [A', F]: (mean of the arm - mean of control) /
             sqrt of the mean of their variances; nan where neither varies.
-        p_value: joint test of all of them at once; nan where there are too few rows for it.
+        p_value: joint test of all of them at once; nan with fewer than five rows a direction.
         dimensions: how many directions the test has, at most A' * F.
     """
 
@@ -119,10 +120,9 @@ def _joint(x: Array, arm: Index, weight: Array, others: Index) -> tuple[float, i
     size, direction = np.linalg.eigh(covariance)
     told = size > _FLAT * size.max()
     rank = int(told.sum())
-    # With too few rows the contrasts span less than the covariates do, and the test isn't one.
     varied = np.linalg.eigvalsh(x.T @ x)
     wanted = int((varied > _FLAT * varied.max()).sum()) * len(others)
-    if rank == 0 or rows < wanted + 2:
+    if rank == 0 or rows < _ROWS * wanted:
         return float("nan"), rank
     t_squared = rows * ((mean @ direction[:, told]) ** 2 / size[told]).sum()
     return float(

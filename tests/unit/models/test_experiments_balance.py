@@ -79,6 +79,9 @@ def test_few_rows_have_differences_but_no_joint_test() -> None:
     assert np.isnan(ten.p_value)
     assert np.isfinite(ten.differences).all()
     assert covariate_balance(rng.normal(size=(10, 2)), [0, 1] * 5).p_value > 0.001
+    for rows, told in ((44, False), (46, True)):  # five a direction
+        p_value = covariate_balance(rng.normal(size=(rows, 9)), [0, 1] * (rows // 2)).p_value
+        assert np.isfinite(p_value) == told
     flat = covariate_balance(np.ones((10, 2)), [0, 1] * 5)
     assert (flat.worst, flat.dimensions) == (0.0, 0)
     assert covariate_balance(rng.normal(size=(9, 1)), [0, 1] * 4 + [2]).arms.tolist() == [1]
