@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.data import Batch, Shape
+from models.products import affine
 
 QUIET = 0.05  # spread of the first embeddings: at 1, ids seen seldom are learned by heart
 
@@ -193,7 +194,7 @@ class Stacked(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 2:
             x = x.expand(len(self.weight), *x.shape)
-        return torch.baddbmm(self.bias, x, self.weight)
+        return affine(x, self.weight, self.bias)
 
 
 class StackedMLP(nn.Sequential):
