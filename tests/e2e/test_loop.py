@@ -71,6 +71,37 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return result
 
 
+def test_the_run_here_is_the_compiled_pipeline(demo: dict[str, Any]) -> None:
+    """Steps, parameters and artifacts of the first cycle, which promoted, are those of the YAML for Kubeflow."""
+    assert_parity(min((demo["home"] / "runs").glob("*-retrain")))
+
+
+def assert_parity(run: Path) -> None:
+    from pipelines.catalog import PIPELINES
+    from pipelines.compiling import compile_pipeline
+    from pipelines.platform import step_of
+
+    compiled = next(iter(yaml.safe_load_all(compile_pipeline(PIPELINES["retrain"]))))
+    ran = json.loads((run / "done.json").read_text())["steps"]
+    assert set(ran) == {step_of(label) for label in compiled["deploymentSpec"]["executors"]}
+    arguments = json.loads((run / "arguments.json").read_text())
+    parameters = compiled["root"]["inputDefinitions"]["parameters"]
+    assert set(arguments) <= set(parameters)
+    kinds = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool}
+    for name, value in arguments.items():
+        assert type(value) is kinds[parameters[name]["parameterType"]], name
+    promised = {
+        f"{task}/{artifact}"
+        for task, told in compiled["root"]["dag"]["tasks"].items()
+        for artifact in compiled["components"][told["componentRef"]["name"]]
+        .get("outputDefinitions", {})
+        .get("artifacts", {})
+    }
+    left = {f"{path.parent.name}/{path.name}" for path in (run / "artifacts").glob("*/*/*")}
+    kept = {name for name in left if not name.endswith("/executor_output.json")}
+    assert kept == promised - {"evaluate-model/uplift_metrics"}  # metrics are metadata, not a file
+
+
 def test_the_champion_beats_nobody_and_keeps_the_budget(demo: dict[str, Any]) -> None:
     first, _ = demo["cycles"]
     scores = policies(first)

@@ -419,7 +419,7 @@ def test_sigterm_removes_the_job(server: KubeServer, tmp_path: Path) -> None:
     process = step(tmp_path / "kubeconfig")
     server.await_(lambda: any(q.get("watch") for _, _, q, _ in server.requests), 30)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=10)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 143
     assert out.endswith(f"RayJob updraft/{NAME} is cancelled\n")
     assert server.jobs() == []
@@ -440,7 +440,7 @@ def test_a_step_that_was_killed_finds_its_job_again(server: KubeServer, tmp_path
     server.submitter(NAME, "Succeeded")
     server.write(f"{NAME}-0", "the end")
     server.status(NAME, "Complete", "SUCCEEDED")
-    out, _ = second.communicate(timeout=10)
+    out, _ = second.communicate(timeout=60)
     assert second.returncode == 0
     assert "goes on with it" in out
     assert out.endswith("the end\ndone\n")
