@@ -41,6 +41,7 @@ from models.selection import Validation
 from models.streaming import StreamedBatches, stream
 from models.training import EpochReport, fit
 from models.uplift_model import UpliftModel
+from models.worker_network import NodeTorchConfig
 
 STATE = "state.pt"
 UNSEEN_ROWS = 2_000  # an arm, with which a net is finished on validation rows alone
@@ -163,6 +164,7 @@ def launch(
     resources = {"CPU": plan.cpus} | ({"GPU": 1} if plan.training.device == "cuda" else {})
     trainer = ray.train.torch.TorchTrainer(
         partial(_work, plan),  # travels past the controller, which then needs no torch
+        torch_config=NodeTorchConfig(),
         datasets={"train": stream(plan.source, plan.recipe)} if plan.streamed else None,
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 from ray import tune
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from campaigns.errors import EnvironmentProblem, UpdraftError
 from models.progress import Say
@@ -80,16 +80,28 @@ class Journal(tune.Callback):
         record.status = "finished" if len(record.scores) >= self.epochs else "stopped"
         self._tell(record)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It failed, by its own fault or because its node was lost, and begins again."""
+        record = self._record(trials, trial)
+        record.scores.clear()
+        number = self._order.index(trial.trial_id) + 1
+        self.say(f"trial {number} of {self.trials}: begins again ({_reason(trial)})")
+        if isinstance(trial.get_error(), RayTaskError):
+            trial.max_failures = 0  # its own fault: likely so every time, and twice will do
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trials, trial)
+        if record.status in ("finished", "stopped"):
+            return  # its process was lost after it had ended
         error = trial.get_error()
         cause = error.cause if isinstance(error, RayTaskError) else error
-        record.status, record.error = "failed", str(cause).strip().splitlines()[-1]
+        record.status, record.error = "failed", _reason(trial)
         self.failure = self.failure or cause
         self._tell(record)
 
     def _record(self, trials: list[Any], trial: Any) -> Record:
-        self._order = [each.trial_id for each in trials]
+        # One that begins again is the last of Tune's list.
+        self._order += [one.trial_id for one in trials if one.trial_id not in self._order]
         return self._records.setdefault(
             trial.trial_id, Record(dict(trial.config), time.monotonic())
         )
@@ -144,3 +156,12 @@ class Journal(tune.Callback):
                 for number, record in enumerate(self.records)
             ]
         )
+
+
+def _reason(trial: Any) -> str:
+    """Why a trial failed, in a line."""
+    error = trial.get_error()
+    if error is None or isinstance(error, RayActorError):
+        return "its process or its node was lost"
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return str(cause).strip().splitlines()[-1]

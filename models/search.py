@@ -50,6 +50,7 @@ from models.trial import run_trial
 
 ROWS = 24_000  # of the sample, in both folds together (about)
 LEAST_BATCH = 256
+LOSSES = 3  # how often a trial begins again; Tune may count the loss of its node twice
 DRIVER = 0.5  # logical CPUs of a trial that only waits for its workers
 
 
@@ -160,6 +161,7 @@ def search(
             run_config=tune.RunConfig(
                 name=run or f"{campaign.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}",
                 **run_storage(storage),
+                failure_config=tune.FailureConfig(max_failures=LOSSES),
                 verbose=0,
                 callbacks=[journal],
             ),

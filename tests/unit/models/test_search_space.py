@@ -89,7 +89,13 @@ class Trials:
     def end(self, trial: int) -> None:
         self.journal.on_trial_complete(0, self.all, self.all[trial])
 
-    def fail(self, trial: int, error: Exception) -> None:
+    def begin_again(self, trial: int, error: Exception | None) -> None:
+        self.all[trial].get_error = lambda: error
+        self.journal.on_trial_recover(
+            0, [*self.all[:trial], *self.all[trial + 1 :]], self.all[trial]
+        )
+
+    def fail(self, trial: int, error: Exception | None) -> None:
         self.all[trial].get_error = lambda: error
         self.journal.on_trial_error(0, self.all, self.all[trial])
 
@@ -125,6 +131,35 @@ def test_a_failed_trial_is_kept_with_its_reason() -> None:
     assert list(table["status"]) == ["failed", "stopped"]
     assert table["error"][0] == "the loss is nan"
     assert trials.journal.best().config == {"net": {"width": 16}}
+
+
+def test_a_trial_whose_node_was_lost_begins_again_from_nothing() -> None:
+    trials = Trials()
+    trials.start(0)
+    trials.report(0, 0.9)
+    trials.begin_again(0, None)  # Tune keeps no error of a process that is gone
+    trials.all.reverse()  # and makes it the last of its list
+    trials.start(0)
+    trials.report(1, 0.1, 0.2, 0.3)
+    trials.end(1)
+    trials.fail(1, None)  # its process went after it had ended
+    table = trials.journal.table()
+    assert list(table["net.width"]) == [8, 16]
+    assert table["scores"][0] == [0.1, 0.2, 0.3]
+    assert table["status"][0] == "finished"
+    assert trials.told == [
+        "trial 1 of 2: begins again (its process or its node was lost)",
+        "trial 1 of 2: score 0.3 after 3 epochs, the best so far",
+    ]
+
+
+def test_a_trial_that_failed_by_itself_is_tried_once_more_only() -> None:
+    trials = Trials()
+    trials.start(0)
+    trials.all[0].max_failures = 3
+    trials.begin_again(0, RayTaskError("run", "Traceback", CheckFailed("the loss is nan")))
+    assert trials.all[0].max_failures == 0
+    assert trials.told == ["trial 1 of 2: begins again (the loss is nan)"]
 
 
 def test_where_every_trial_failed_the_first_reason_is_raised() -> None:
