@@ -116,11 +116,23 @@ class Budget(Part):
         description="'clock': the price of spending follows the period's clock, so that the budget "
         "lasts; 'none': the price stays, until the budget is used up.",
     )
+    traffic: list[NotNegative] | None = Field(
+        None,
+        min_length=24,
+        max_length=24,
+        description="Arrivals of each hour of a day (UTC), on any scale: the clock follows them.",
+    )
     min_return: NotNegative = Field(
         0.0,
         description="Treat only where value is at least this many times cost: "
         "1 where both are money, 0 to use all of the budget.",
     )
+
+    @model_validator(mode="after")
+    def _somebody_comes(self) -> Self:
+        if self.traffic is not None and not sum(self.traffic) > 0:
+            raise ValueError("traffic is 0 in every hour; give what a usual day has in each")
+        return self
 
 
 class ModelChoice(Part):

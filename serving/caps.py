@@ -41,7 +41,8 @@ class Cap:
         """The price now: the trained one, moved by its own clock as the budget's is."""
         (limit,) = (one for one in counted(campaign.limits) if one.title == self.limit.name)
         paced = base > 0 and campaign.budget.pacing == "clock"
-        passed = elapsed_of(period_of(limit, campaign), now) if paced else None
+        per, traffic = period_of(limit, campaign), campaign.budget.traffic
+        passed = elapsed_of(per, now, traffic) if paced else None
         most = self.limit.at_most
         return paced_price(base, min_return=0.0, spent=self.used, budget=most, elapsed=passed)
 

@@ -16,10 +16,14 @@ It depends on the ledger and the clock only: replicas agree, and a restart forge
 ascent of adaptive pacing (Balseiro & Gur 2019, "Learning in Repeated Auctions with Budgets") sums errors
 in a state that must be kept. What is spent never passes the budget, since a decision that no longer
 fits is control (`serving.policy.spend`).
+
+Where the campaign says how a day's arrivals spread over its hours (`budget.traffic`), time passes with them:
+`elapsed` is the share of the period's expected arrivals that has come.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from campaigns.spec import Budget
@@ -50,12 +54,20 @@ def paced_price(
 
 def elapsed(budget: Budget, now: datetime) -> float | None:
     """How much of the budget's period has passed, 0..1, by UTC; None where nothing is paced by it."""
-    return None if budget.pacing == "none" else elapsed_of(budget.per, now)
+    return None if budget.pacing == "none" else elapsed_of(budget.per, now, budget.traffic)
 
 
-def elapsed_of(per: str, now: datetime) -> float | None:
-    """How much of a period of this kind has passed, 0..1, by UTC; None where it has no end."""
+def elapsed_of(per: str, now: datetime, traffic: Sequence[float] | None = None) -> float | None:
+    """How much of a period of this kind has passed, 0..1, by UTC; None where it has no end.
+
+    Args:
+        per: ``hour``, ``day``, ``week`` or ``month``; others have no end.
+        now: The moment.
+        traffic: Arrivals of each hour of a day, [24], to pass the day by; None: evenly.
+    """
     now = now.astimezone(UTC)
+    if traffic is not None and per != "hour":
+        now = _by_traffic(now, traffic)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     if per == "hour":
         start = now.replace(minute=0, second=0, microsecond=0)
@@ -71,3 +83,11 @@ def elapsed_of(per: str, now: datetime) -> float | None:
     else:
         return None
     return (now - start) / (end - start)
+
+
+def _by_traffic(now: datetime, traffic: Sequence[float]) -> datetime:
+    """The time of day by which, if they came evenly, as much of the day's arrivals had come."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    into = (now - midnight) / timedelta(hours=1) - now.hour
+    come = sum(traffic[: now.hour]) + traffic[now.hour] * into
+    return midnight + come / sum(traffic) * timedelta(days=1)

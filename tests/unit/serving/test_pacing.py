@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.pacing import Ledger, day, fixed, live, paced
-from serving.pacing import paced_price
+from benchmarks.pacing import Ledger, day, fixed, live, paced, shaped
+from campaigns.errors import CampaignError
+from campaigns.loading import parse_campaign
+from campaigns.spec import Budget
+from serving.pacing import elapsed, paced_price
 from serving.policy.allocation import allocate
 
+GAME_BONUS = Path(__file__).resolve().parents[3] / "campaigns" / "game_bonus.yaml"
 SHARES = st.floats(0, 1)
 
 
@@ -18,8 +25,8 @@ def price(spent, elapsed, base=2.0, floor=0.0):
 
 
 def test_on_the_clock_the_price_is_the_trained_one():
-    for elapsed in (0.0, 0.25, 0.9):
-        assert price(elapsed, elapsed) == pytest.approx(2.0)
+    for passed in (0.0, 0.25, 0.9):
+        assert price(passed, passed) == pytest.approx(2.0)
 
 
 @given(SHARES, SHARES, SHARES)
@@ -61,6 +68,48 @@ def test_where_training_was_wrong_it_is_worth_more_than_a_fixed_price(scenario):
     assert stays.spent <= the_day.budget
     assert follows.spent <= the_day.budget
     assert 1.05 * stays.value < follows.value < best
+
+
+@pytest.mark.parametrize(
+    ("per", "traffic", "at", "passed"),
+    [
+        ("day", [1.0] * 24, "2026-02-03T09:30", 9.5 / 24),
+        ("day", [0.0] * 12 + [5.0] + [0.0] * 11, "2026-02-03T12:15", 0.25),
+        ("day", [0.0] * 12 + [5.0] + [0.0] * 11, "2026-02-03T11:00", 0.0),
+        ("day", [3.0] * 12 + [1.0] * 12, "2026-02-03T12:00", 0.75),
+        ("week", [3.0] * 12 + [1.0] * 12, "2026-02-03T12:00", 1.75 / 7),
+        ("month", [3.0] * 12 + [1.0] * 12, "2026-02-03T12:00", 2.75 / 28),
+        ("hour", [0.0] * 23 + [1.0], "2026-02-03T12:15", 0.25),
+    ],
+)
+def test_time_passes_with_the_traffic(per, traffic, at, passed):
+    budget = Budget(per=per, amount=1, traffic=traffic)
+    now = datetime.fromisoformat(at).replace(tzinfo=UTC)
+    assert elapsed(budget, now) == pytest.approx(passed)
+
+
+@pytest.mark.parametrize(
+    ("traffic", "words"),
+    [
+        ([1.0] * 23, "budget.traffic: list should have at least 24 items"),
+        ([0.0] * 24, "budget: traffic is 0 in every hour"),
+        ([-1.0] + [1.0] * 23, "budget.traffic.0: input should be greater than or equal to 0"),
+    ],
+)
+def test_a_wrong_traffic_is_one_sentence(traffic, words):
+    text = GAME_BONUS.read_text().replace("pacing: none", f"traffic: {traffic}")
+    with pytest.raises(CampaignError) as caught:
+        parse_campaign(text)
+    (line,) = str(caught.value).splitlines()
+    assert words in line
+
+
+def test_waves_whose_hours_are_known_cost_less():
+    the_day = day("waves", 20_000, seed=0)
+    clock, traffic = live(the_day, paced(the_day)), live(the_day, shaped(the_day))
+    alone = live(the_day, shaped(the_day), guard=False)
+    assert traffic.value > 1.02 * clock.value
+    assert 0.97 * the_day.budget < alone.spent < 1.01 * the_day.budget
 
 
 def test_a_restart_that_keeps_the_ledger_changes_nothing():
