@@ -29,10 +29,20 @@ Variants = Annotated[
 ]
 
 
+HELP = """Compare policies on units that are split by lot: plan, assign, read.
+
+\b
+Example:
+  updraft experiment plan mine.yaml test.yaml --effect 0.03
+  updraft experiment assign mine.yaml test.yaml --units units.parquet --out decisions.parquet
+  updraft experiment read mine.yaml test.yaml --decisions decisions.parquet --outcomes outcomes.parquet
+"""
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     group = typer.Typer(
-        help="Compare policies on units that are split by lot: plan, assign, read.",
+        help=HELP,
         no_args_is_help=True,
         rich_markup_mode=None,
     )
