@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from models.learners.some_rows import SOME_ROWS, answer_some
 from models.space import Config, OneOf, Span, integer, real
 
 Model = Any  # something fitted that predicts, or a float
@@ -233,6 +234,8 @@ def answer(model: Model, x: np.ndarray) -> np.ndarray:
         return np.full(len(x), model)
     if not len(x):
         return np.zeros(0)
+    if len(x) <= SOME_ROWS and hasattr(model, "_predict_iterations"):
+        return answer_some(model, x)
     if hasattr(model, "predict_proba"):
         return np.asarray(model.predict_proba(x)[:, 1])
     return np.asarray(model.predict(x))

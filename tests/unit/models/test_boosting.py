@@ -97,6 +97,27 @@ def test_rows_that_show_nothing_give_a_number(rate):
     assert boost(none, same, TREES, rate=rate) == pytest.approx(4 / 9)
 
 
+@pytest.mark.parametrize("ids", [[], [1, 3]])
+@pytest.mark.parametrize("kind", [{}, {"rate": True}, {"amount": True}])
+def test_some_rows_are_answered_as_scikit_learn_answers_them(kind, ids):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(900, 4))
+    x[:, [1, 3]] = rng.integers(1, 8, (900, 2))
+    mean = 0.2 + 0.3 * (x[:, 0] > 0) + 0.3 * (x[:, 1] == 4)
+    y = (
+        (rng.random(900) < mean).astype(float)
+        if "rate" in kind
+        else mean * rng.exponential(size=900)
+    )
+    sample = Sample(x, y, np.ones(900))
+    model = boost(sample, sample, Trees(BoostConfig(trees=30), ids, seed=0), **kind)
+    asked = x[:200].copy()
+    asked[:9, 1], asked[9:20, 3], asked[20:30, 0] = 0, 99, np.nan  # ids that no row had, and a gap
+    public = model.predict_proba(asked)[:, 1] if "rate" in kind else model.predict(asked)
+    assert np.ptp(public) > 0.1
+    np.testing.assert_allclose(boosting.answer(model, asked), public, rtol=1e-12)
+
+
 def test_rows_of_no_weight_have_no_part():
     rows, held_out = noisy(600, 1), noisy(300, 2)
     marred = Sample(
