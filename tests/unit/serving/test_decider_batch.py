@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from campaigns.errors import DataError
 from campaigns.spec import Campaign
+from models.uncertainty import Intervals
 from serving.batch import decide_batch
 from serving.events import EventStore
 
@@ -57,6 +58,14 @@ class Linear:
         return np.outer(np.nan_to_num(columns["games"]), [0.0, 0.1, 0.15])[:, :, None]
 
 
+class Unsure(Linear):
+    """Its two members say a tenth less and a tenth more than it."""
+
+    def intervals(self, columns: Mapping[str, np.ndarray]) -> Intervals:
+        outcomes = self.predict(columns)
+        return Intervals.of([np.stack([0.9 * outcomes, 1.1 * outcomes])], self.campaign)
+
+
 def table(count: int, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     units = [f"u{i}" for i in range(count)]
@@ -85,6 +94,16 @@ def test_the_budget_goes_where_it_brings_most(store: EventStore) -> None:
     kept = store.decisions(frame["decision_id"].tolist())
     assert kept == run.decisions
     assert kept[0].model_version == "7"
+
+
+def test_the_table_says_how_sure_the_model_is(store: EventStore) -> None:
+    made = decide_batch(Unsure(campaign()), table(500), store, now=NOW).frame()
+    treated = made["arm"] > 0
+    assert 0 < treated.sum() < 500
+    assert (made["value_lower"] < made["value"])[treated].all()
+    assert (made["value"] < made["value_upper"])[treated].all()
+    assert (made.loc[~treated, ["value_lower", "value_upper"]] == 0).all(axis=None)
+    assert "value_lower" not in decide_batch(Linear(campaign()), table(5), store, now=NOW).frame()
 
 
 def test_exploration_has_true_propensities(store: EventStore) -> None:
