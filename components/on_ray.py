@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from campaigns.errors import (
@@ -37,6 +39,7 @@ def on_ray(
 ) -> Json:
     """Do a task of :data:`components.ray_tasks.TASKS`, and answer its metadata.
 
+    With ``UPDRAFT_EXCHANGE`` the frame and what Ray keeps lie there, so that its nodes share no disk.
     With ``UPDRAFT_RAYJOB`` it is done by a RayJob: inputs are copied to where it reads them, outputs
     from where it wrote them. A step that starts again finds the job, or what it left.
 
@@ -52,8 +55,8 @@ def on_ray(
         from models.ray_session import attach
 
         attach(step.settings)
-        storage = str(step.settings.folder("ray", task))
-        return TASKS[task](step, storage, **arguments, **inputs, **outputs)
+        with _within_reach(step, task, inputs) as (storage, given):
+            return TASKS[task](step, storage, **arguments, **given, **outputs)
     run = step.settings.kfp_run or step.settings.pod
     if not run:
         raise EnvironmentProblem(
@@ -76,6 +79,23 @@ def on_ray(
         exchange.get(name, local)
     exchange.remove()
     return done
+
+
+@contextmanager
+def _within_reach(
+    step: Step, task: str, inputs: Mapping[str, str]
+) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """The storage for Ray, and the inputs, where every node reaches them."""
+    if step.settings.exchange is None:
+        yield str(step.settings.folder("ray", task)), inputs
+        return
+    name = step.settings.run or uuid.uuid4().hex
+    exchange = Exchange(f"{step.settings.exchange.rstrip('/')}/{name}/{step.name}")
+    exchange.put(inputs[FRAME], FRAME)
+    try:
+        yield exchange.uri("ray"), {**inputs, FRAME: exchange.uri(FRAME)}
+    finally:
+        exchange.remove()
 
 
 def _offer(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 from ray import tune
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from campaigns.errors import EnvironmentProblem, UpdraftError
 from models.progress import Say
@@ -86,7 +86,8 @@ class Journal(tune.Callback):
         record.scores.clear()
         number = self._order.index(trial.trial_id) + 1
         self.say(f"trial {number} of {self.trials}: begins again ({_reason(trial)})")
-        if isinstance(trial.get_error(), RayTaskError):
+        error = trial.get_error()
+        if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
             trial.max_failures = 0  # its own fault: likely so every time, and twice will do
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -50,7 +50,7 @@ from models.trial import run_trial
 
 ROWS = 24_000  # of the sample, in both folds together (about)
 LEAST_BATCH = 256
-LOSSES = 3  # how often a trial begins again; Tune may count the loss of its node twice
+LOSSES = 8  # how often a trial begins again; Tune may count the loss of one node more than once
 DRIVER = 0.5  # logical CPUs of a trial that only waits for its workers
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from campaigns.settings import QUIET
+from tests.integration.s3 import BUCKET, s3_server
 
 
 @pytest.fixture(scope="session")
@@ -44,39 +42,11 @@ def redis_url() -> str:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """A bucket of a server that speaks S3 (moto's), a process of its own; ``AWS_*`` name it."""
-    pytest.importorskip("moto", reason="moto, which serves S3 here, is not installed")
-    boto3 = pytest.importorskip("boto3", reason="boto3, with which the bucket is made, is missing")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "someone",
-        "AWS_SECRET_ACCESS_KEY": "something",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in variables.items():
-                patch.setenv(name, value)
-            _until_open(port)
-            boto3.client("s3").create_bucket(Bucket="updraft-test")
-            yield "s3://updraft-test"
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _until_open(port: int) -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=2).close()
-        except OSError:
-            time.sleep(0.1)
-    raise TimeoutError(f"nothing listens at 127.0.0.1:{port}")
+    """A bucket of a server that speaks S3; ``AWS_*`` name it."""
+    with s3_server("127.0.0.1") as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield BUCKET
 
 
 def _probe(server: str, port: int) -> None:
