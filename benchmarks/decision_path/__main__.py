@@ -49,35 +49,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=15.0, help="of each load")
     parser.add_argument("--turns", type=int, default=100, help="of each batch that is timed")
-    parser.add_argument("--json", type=Path, default=None, help="where to write the numbers")
+    kept = Path(__file__).resolve().parents[2] / "build" / "benchmarks" / "decision_path.json"
+    parser.add_argument("--json", type=Path, default=kept, help="where to write the numbers")
     parser.add_argument("--page", type=Path, default=None, help="page whose tables to replace")
     options = parser.parse_args()
-    costs, measured = measure(options.seconds, options.turns)
+    costs, size, measured = measure(options.seconds, options.turns)
     report = {
         "machine": machine("ray", "torch", "sqlalchemy"),
         "load": os.getloadavg()[0],
         "costs": asdict(costs),
+        "bytes": size,
         "measured": measured,
         "simulated": {
             str(n): told(simulate(costs, replicas=2, cores=2, clients=n)) for n in CLIENTS
         },
         "cells": {name: cell(change(costs)) for name, change in CHANGES.items()},
     }
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(report, indent=1))
     show(report)
     if options.page:
         options.page.write_text(put(options.page.read_text(), "decision path", page(report)))
 
 
-def measure(seconds: float, turns: int) -> tuple[Costs, dict[str, dict[str, float]]]:
-    """Service times, and what the real service does under each load."""
+def measure(seconds: float, turns: int) -> tuple[Costs, float, dict[str, dict[str, float]]]:
+    """Service times, bytes of a decision in the store, and what the real service does under each load."""
     from campaigns.settings import Settings
     from models.ray_session import attach
     from pipelines.ray_runtime import ray_runtime
 
     with tempfile.TemporaryDirectory() as home, ray_runtime(Settings(home=Path(home))) as settings:
         attach(settings)  # Ray reads its token when it is imported
+        import ray
+
         from benchmarks.decision_path.load import load
         from benchmarks.decision_path.service import (
             GAME,
@@ -104,7 +108,8 @@ def measure(seconds: float, turns: int) -> tuple[Costs, dict[str, dict[str, floa
                 used = {"replica": replica[0] / asked, "proxy": proxy[0] / asked}
                 used["client"] = seen.cpu
         undeploy()
-    return per_request(batches, used), measured
+        ray.shutdown()  # else it ends this process once its own are gone
+    return per_request(batches, used), batches["bytes"], measured
 
 
 def told(seen: Any) -> dict[str, float]:
@@ -177,7 +182,10 @@ def tables(report: dict[str, Any]) -> dict[str, tuple[list[str], list[list[str]]
 def page(report: dict[str, Any]) -> str:
     """What stands between the markers of the page."""
     found = ["```console\npython -m benchmarks.decision_path\n```"]
-    found.append(f"{report['machine']}; load average {report['load']:.1f}.")
+    found.append(
+        f"{report['machine']}; load average {report['load']:.1f}. A decision takes {report['bytes']:,.0f} bytes "
+        "of the event store."
+    )
     for title, (header, rows) in tables(report).items():
         found += [f"{title}:", markdown(header, rows)]
     return "\n\n".join(found)

@@ -78,7 +78,13 @@ def batch_costs(settings: Settings, body: dict[str, Any], turns: int) -> dict[st
         write.append(middle[1])
         flush.append(np.min([each[2] for each in found]))
     service.close()
-    return {"model": _line(model), "write": _line(write), "flush": float(np.min(flush[:3]))}
+    file = place.root / "events" / "events.db"
+    return {
+        "model": _line(model),
+        "write": _line(write),
+        "flush": float(np.min(flush[:3])),
+        "bytes": file.stat().st_size / (sum(SIZES) * turns),
+    }
 
 
 def _timed(store: EventStore, spent: list[tuple[float, float]]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--rows", default=None, help=f"default: {ROWS}; wide: 1000000")
     parser.add_argument("--wide", action="store_true", help="700 features instead of 12")
-    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument(
+        "--stages",
+        default=None,
+        help=f"of {','.join(ALL)}; default: all, the last two at the first size",
+    )
     parser.add_argument("--peers", action="store_true", help="also pandas, EconML, scikit-uplift")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds of a stage")
     parser.add_argument("--again", action="store_true", help="measure what is there already")
@@ -53,12 +58,15 @@ def main() -> None:
     for rows in sizes:
         place = options.folder / f"{rows}x{features}"
         place.mkdir(exist_ok=True)
-        work = [(name, f"benchmarks.scale.stages|{name}") for name in options.stages.split(",")]
-        work += [("peer", "benchmarks.scale.peers")] if options.peers else []
-        for name, words in work:
-            if file_of(name, place).exists() and not options.again and _data(name, place):
+        names = list(ALL if rows == sizes[0] and not options.wide else STAGES)
+        names = options.stages.split(",") if options.stages else names
+        names += ["peer"] if options.peers else []
+        for name in names:
+            if file_of(name, place).exists() and not options.again and _data(name, place, names):
                 continue
-            told = measure(name, [*words.split("|"), str(place), str(rows), str(features)], options)
+            module = ["peers"] if name == "peer" else ["stages", name]
+            words = [f"benchmarks.scale.{module[0]}", *module[1:]]
+            told = measure(name, [*words, str(place), str(rows), str(features)], options)
             console.print(f"{rows:,} x {features} {name}: {told}", highlight=False)
         if not options.keep:
             shutil.rmtree(place / "home", ignore_errors=True)
@@ -84,6 +92,7 @@ def measure(name: str, words: list[str], options: argparse.Namespace) -> str:
         return f"failed or took more than {options.limit:.0f} s; see {log}"
     told = json.loads(file_of(name, place).read_text())
     told["peak"] = max(told["peak"], found.peak)
+    told["load"] = os.getloadavg()[0]
     told["cpu"] = found.cpu(told["began"], told["ended"])
     file_of(name, place).write_text(json.dumps(told))
     return f"{told['seconds']:.1f} s, CPU {told['cpu']:.1f} s, {told['peak'] / 2**30:.2f} GiB"
@@ -104,12 +113,12 @@ def collect(folder: Path) -> dict[str, Any]:
     return {"machine": machine(*packages), "rates": speed, "results": results}
 
 
-def _data(name: str, place: Path) -> bool:
+def _data(name: str, place: Path, names: list[str]) -> bool:
     """Whether the stage's own table is there, or nothing that is still to do needs it."""
     needed = {"generate": DATA[0], "retrieval": DATA[1]}.get(name)
     if needed is None or (place / needed).exists():
         return True
-    return all(file_of(stage, place).exists() for stage in STAGES)
+    return all(file_of(stage, place).exists() for stage in names)
 
 
 if __name__ == "__main__":

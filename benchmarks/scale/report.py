@@ -34,7 +34,7 @@ def of(report: Mapping[str, Any], stage: str, features: int = 12) -> list[dict[s
 
 def tables(report: Mapping[str, Any], features: int = 12) -> tuple[list[str], list[list[str]]]:
     """Header and rows: wall and CPU seconds and GiB of each stage by size, slope, floor at the largest."""
-    sizes = sorted({r["rows"] for r in report["results"] if r["features"] == features})
+    sizes = sorted({each["rows"] for stage in JUDGED for each in of(report, stage, features)})
     header = ["stage", *(f"{_short(size)}: s / CPU s (GiB)" for size in sizes), "slope", "floor, s"]
     rows = []
     for stage in JUDGED:
@@ -71,12 +71,24 @@ def page(report: Mapping[str, Any]) -> str:
         f"{report['machine']}. Disk {speed['disk'] / 1e9:.1f} GB/s, memory {speed['memory'] / 1e9:.1f} "
         f"GB/s, matrix product {speed['product'] / 1e9:.0f} GFLOP/s, one thread each."
     )
+    if loads := [each["load"] for each in report["results"] if "load" in each]:
+        rate += f" Load average: {min(loads):.0f} to {max(loads):.0f}."
     parts = ["```console\npython -m benchmarks.scale --peers\n```", rate, markdown(*tables(report))]
     header, rows = tables(report, 700)
     if rows:
         parts += ["700 features (`--wide`):", markdown(header, rows)]
     if of(report, "peer"):
         parts += ["pandas, EconML over LightGBM, scikit-uplift:", markdown(*peers(report))]
+    for each in of(report, "online")[-1:]:
+        parts.append(
+            f"Online store (Feast, SQLite): {each['seconds'] / each['units'] * 1e6:.0f} µs a unit "
+            f"(CPU: {each['cpu'] / each['units'] * 1e6:.0f}), {each['bytes a unit']:,.0f} bytes each."
+        )
+    for each in of(report, "pipeline")[-1:]:
+        parts.append(
+            f"`updraft run` on {each['rows']:,} rows: {each['seconds']:.0f} s, of which its "
+            f"{len(each['steps'])} steps worked {each['work']:.0f} s: {each['overhead']:.0%} on top."
+        )
     return "\n\n".join(parts)
 
 
@@ -107,8 +119,8 @@ def figure(report: Mapping[str, Any], path: Path) -> None:
             continue
         axes[0].plot(rows, [each["cpu"] for each in here], marker="o", label=stage)
         axes[1].plot(rows, [each["peak"] / GIB for each in here], marker="o", label=stage)
-    sizes = np.array(sorted({each["rows"] for each in report["results"] if each["features"] == 12}))
-    axes[0].plot(sizes, sizes / sizes[0] * 2, color="grey", linestyle=":", label="linear")
+    sizes = np.array(sorted({each["rows"] for stage in JUDGED for each in of(report, stage)}))
+    axes[0].plot(sizes, sizes / sizes[0] * 2.0, color="grey", linestyle=":", label="linear")
     axes[0].set(xscale="log", yscale="log", xlabel="rows", ylabel="CPU seconds")
     axes[1].axhline(8, color="grey", linestyle=":")
     axes[1].set(xscale="log", xlabel="rows", ylabel="peak memory, GiB", ylim=(0, 9))

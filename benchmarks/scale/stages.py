@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks.scale.watch import own_peak
 
 SEED = 0
+UNITS = 20_000  # of the online store
 
 
 class Clock:
@@ -163,6 +164,24 @@ def allocation(folder: Path, rows: int, features: int, clock: Clock) -> dict[str
     }
 
 
+def online(folder: Path, rows: int, features: int, clock: Clock) -> dict[str, Any]:
+    """Write units to the online store (SQLite) through Feast; at most ``UNITS`` of them."""
+    from campaigns.frame_file import FrameFile
+    from campaigns.settings import Settings
+    from feature_repo.store import FeatureRepository
+
+    spec = _campaign(folder, features)
+    home = Settings(home=folder / "online")
+    repository = FeatureRepository(spec, home)
+    repository.apply()
+    repository.ingest(next(FrameFile(folder / "frame.parquet", spec).pieces())[:UNITS])
+    with clock():
+        units = repository.materialize()
+    size = (home.root / "feast" / spec.name / "online.db").stat().st_size
+    shutil.rmtree(home.root)
+    return {"units": units, "bytes a unit": size / units}
+
+
 def pipeline(folder: Path, rows: int, features: int, clock: Clock) -> dict[str, Any]:
     """The whole run, as ``updraft run`` does it: how much longer does it take than its steps' own work?
 
@@ -195,7 +214,11 @@ STAGES: dict[str, Callable[[Path, int, int, Clock], dict[str, Any]]] = {
     "evaluation": evaluation,
     "allocation": allocation,
 }
-ALL = {**STAGES, "pipeline": pipeline}  # the last is only run where it is asked for
+ALL = {
+    **STAGES,
+    "online": online,
+    "pipeline": pipeline,
+}  # the last two only where they are asked for
 
 
 def file_of(stage: str, folder: Path) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.scale.beyond import lines
 from benchmarks.scale.floors import floor
 from benchmarks.scale.report import page, slope
 from benchmarks.scale.watch import run
@@ -79,3 +80,16 @@ def test_the_page_shows_what_was_measured() -> None:
     report = {"machine": "m", "rates": {"disk": 1e9, "memory": 1e9, "product": 1e9}}
     text = page({**report, "results": results})
     assert "| retrieval | 10 / 8 (1.0) | 10 / 8 (1.0) | 0.00 | 0.5 |" in text
+
+
+def test_what_lies_beyond_is_the_cost_of_a_row_times_the_rows() -> None:
+    stage = {"features": 12, "rows": 1_000_000, "cpu": 36.0}
+    online = {**stage, "stage": "online", "units": 10_000, "cpu": 3.6, "bytes a unit": 2_000.0}
+    scale = {"results": [{**stage, "stage": "retrieval"}, online]}
+    cell = {"rate": 500.0, "cells": 200}
+    path = {"cells": {"as measured": cell}, "costs": {"http": 1e-3}, "bytes": 1_000.0}
+    found = {line[0]: line[1:3] for line in lines(scale, path)}
+    assert found["retrieval"] == ["36.0 CPU µs a row", "10.0 CPU hours"]
+    assert found["online store, Feast's SQLite"][1] == "100 CPU hours, 2.0 TB"
+    assert found["event store"] == ["1,000 bytes a decision", "8.6 TB a day"]
+    assert found["a replica's interpreter, HTTP alone"][1] == "100 cores"
