@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,25 @@ def test_two_workers_compute_what_one_does(
     log = world("game_bonus").log(2_000, seed=5)
     difference = both.model.predict(log) - undisturbed.model.predict(log)
     assert float(np.abs(difference).mean()) < 5e-3
+
+
+def test_trees_are_fit_beside_the_net_and_have_half_of_the_answer(
+    frame: Path, undisturbed: Trained, storage: Path
+) -> None:
+    said: list[str] = []
+    both = train(
+        frame, CAMPAIGN, config={"trees": 2}, training=TRAINING, storage=storage, say=said.append
+    )
+    assert any("bag 2 of 2" in sentence for sentence in said)
+    log = world("game_bonus").log(2_000, seed=5)
+    trees = replace(both.model, net=both.model.trees, trees=None)
+    half = (undisturbed.model.predict(log) + trees.predict(log)) / 2
+    assert both.model.predict(log) == pytest.approx(half, abs=1e-6)
+    error, of_averages = uplift_errors(both)
+    assert error < min(0.8 * of_averages, 1.05 * uplift_errors(undisturbed)[0])
+    intervals = both.model.intervals(log)
+    assert intervals is not None
+    assert (intervals.lower <= intervals.upper).all()
 
 
 def test_a_killed_worker_is_replaced_and_goes_on_from_its_last_epoch(
