@@ -86,8 +86,8 @@ def test_a_folder_that_holds_no_model_is_refused_clearly(model, tmp_path: Path) 
         UpliftModel.load(tmp_path)
     model.save(tmp_path)
     about = json.loads((tmp_path / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps({**about, "format": 2}))
-    with pytest.raises(DataError, match="has model format 2, this release reads 1"):
+    (tmp_path / "model.json").write_text(json.dumps({**about, "format": 3}))
+    with pytest.raises(DataError, match="has model format 3, this release reads 2"):
         UpliftModel.load(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps({**about, "config": {"width": 16}}))
     with pytest.raises(DataError, match="holds a model that can't be read"):
