@@ -28,7 +28,7 @@ def test_a_missing_library_is_named_and_left_out(monkeypatch) -> None:
 def test_an_x_learner_finds_who_responds(name: str, monkeypatch) -> None:
     if not find_spec(name.split()[0]):
         pytest.skip(f"{name.split()[0]} isn't installed (make peers)")
-    monkeypatch.setattr(peers, "_tuned", lambda x, value, seed: peers._regressor(seed, 8, 60))
+    monkeypatch.setattr(peers, "_tuned", lambda x, value, seed: peers.regressor(seed, 8, 60))
     made = case("bonus", 4000, seed=1, units=2000)
     found = PEERS[name](made, 1)(made.units)
     true = value_and_cost(made.truth, made.campaign)[0]
