@@ -151,7 +151,7 @@ def test_scores_see_one_row_and_the_loss_no_order(name):
 def test_a_cohort_without_an_arm_leaves_the_loss_finite(name):
     net, rows = build(name, THREE, seed=1), rows_of(THREE, 90, seed=4)
     for arms in ([0], [1, 2], [0, 2]):
-        some = rows.select(torch.isin(rows.arm, torch.tensor(arms)))
+        some = rows.select(torch.isin(rows.arm, torch.tensor(arms)).nonzero().squeeze(1))
         fresh = copy.deepcopy(net)
         fresh(some)["loss"].backward()
         assert all(torch.isfinite(weight.grad).all() for weight in fresh.parameters())
