@@ -69,7 +69,7 @@ def validation(folder: Path, rows: int, features: int, clock: Clock) -> dict[str
         validate_data.python_func(
             campaign=_text(folder, features),
             training_frame=_at(folder / "frame.parquet"),
-            validation=_at(folder / "validation.json"),
+            validation=_at(folder / "found-validation.json"),
         )
     return {"bytes": _column_bytes(folder, "unit_id decided_at arm explored_propensity f".split())}
 
@@ -86,7 +86,7 @@ def drift(folder: Path, rows: int, features: int, clock: Clock) -> dict[str, Any
             campaign=_text(folder, features),
             training_frame=_at(folder / "frame.parquet"),
             drift_report=_at(folder / "drift.html"),
-            drift=_at(folder / "drift.json"),
+            drift=_at(folder / "found-drift.json"),
         )
     return {"bytes": _column_bytes(folder, "unit_id decided_at arm explored_propensity f".split())}
 
@@ -133,7 +133,7 @@ def evaluation(folder: Path, rows: int, features: int, clock: Clock) -> dict[str
             training_frame=_at(folder / "frame.parquet"),
             model=_at(folder / "mtmt"),
             uplift_metrics=SimpleNamespace(log_metric=told.__setitem__),
-            evaluation=_at(folder / "evaluation.json"),
+            evaluation=_at(folder / "found-evaluation.json"),
         )
     return {"bytes": (folder / "frame.parquet").stat().st_size, "metrics": told}
 
