@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
-import yaml
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from campaigns.errors import CampaignError, choices
-from campaigns.loading import _StrictLoader
 from campaigns.part import Name, Part, text
 from campaigns.spec import Campaign
+from campaigns.yaml_file import parse, read_text, validated
 
 Kind = Literal["nobody", "random", "best_arm", "arm", "model"]
 KEYS = {"arm": "arm", "model": "model"}  # the key that a policy needs, by its kind
@@ -136,33 +135,15 @@ def load_experiment(path: Path, campaign: Campaign) -> Experiment:
         CampaignError: It is missing, is no YAML or says something wrong, one line a mistake; or it
             draws its buckets with the key of the campaign's exploration, or names another's arm.
     """
-    try:
-        content = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise CampaignError(
-            f"{path}: can't be read ({error.strerror}); give the path of an experiment's file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise CampaignError(f"{path}: is not UTF-8 text; an experiment is a YAML file") from error
-    return parse_experiment(content, campaign, str(path))
+    return parse_experiment(read_text(path, "an experiment's file"), campaign, str(path))
 
 
 def parse_experiment(content: str, campaign: Campaign, where: str) -> Experiment:
     """As :func:`load_experiment`, for the text itself."""
-    try:
-        data = yaml.load(content, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise CampaignError(f"{where}{line}: is not valid YAML: {problem}") from error
+    data = parse(content, where)
     if not isinstance(data, dict):
         raise CampaignError(f"{where}: is no experiment; one starts with 'name: ...'")
-    try:
-        experiment = Experiment.model_validate(data)
-    except ValidationError as error:
-        lines = [f"{where}: {_sentence(item)}" for item in error.errors()]
-        raise CampaignError("\n".join(dict.fromkeys(lines))) from error
+    experiment = validated(Experiment.model_validate, data, where, _sentence)
     if problems := _against(experiment, campaign):
         raise CampaignError("\n".join(f"{where}: {problem}" for problem in problems))
     return experiment

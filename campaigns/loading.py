@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import re
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from campaigns.errors import CampaignError, choices
 from campaigns.limits import KINDS, AnyLimit, Limits
 from campaigns.spec import Campaign
+from campaigns.yaml_file import parse, read_text, validated
 
 
 def load_campaign(path: str | Path) -> Campaign:
@@ -23,37 +22,19 @@ def load_campaign(path: str | Path) -> Campaign:
             the file, the key, what was seen and what would be right.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise CampaignError(
-            f"{path}: can't be read ({error.strerror}); give the path of a campaign file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise CampaignError(f"{path}: is not UTF-8 text; a campaign is a YAML file") from error
-    return parse_campaign(text, where=str(path))
+    return parse_campaign(read_text(path, "a campaign file"), where=str(path))
 
 
 def parse_campaign(text: str, where: str = "campaign") -> Campaign:
     """As :func:`load_campaign`, for the text itself."""
-    try:
-        data = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise CampaignError(f"{where}{line}: is not valid YAML: {problem}") from error
+    data = parse(text, where)
     if not isinstance(data, dict):
         seen = "empty" if data is None else f"a {type(data).__name__}"
         raise CampaignError(
             f"{where}: is {seen}; a campaign starts with 'name: ...' "
             "('updraft init' writes one from a table)"
         )
-    try:
-        return Campaign.model_validate(data)
-    except ValidationError as error:
-        lines = [f"{where}: {_sentence(item)}" for item in error.errors()]
-        raise CampaignError("\n".join(dict.fromkeys(lines))) from error
+    return validated(Campaign.model_validate, data, where, _sentence)
 
 
 def load_limits(path: Path) -> list[AnyLimit]:
@@ -62,69 +43,17 @@ def load_limits(path: Path) -> list[AnyLimit]:
     Raises:
         CampaignError: It is missing, is no YAML or says something wrong: one line a mistake.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise CampaignError(
-            f"{path}: can't be read ({error.strerror}); give the path of a file of limits"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise CampaignError(f"{path}: is not UTF-8 text; limits are a YAML file") from error
-    return parse_limits(text, str(path))
+    return parse_limits(read_text(path, "a file of limits"), str(path))
 
 
 def parse_limits(text: str, where: str) -> list[AnyLimit]:
     """As :func:`load_limits`, for the text itself."""
-    try:
-        data = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        reason = str(error).splitlines()[0]
-        raise CampaignError(f"{where}: is not valid YAML: {reason}") from error
+    data = parse(text, where)
     if not isinstance(data, dict) or set(data) != {"limits"}:
         raise CampaignError(
             f"{where}: a file of limits starts with 'limits:', and a list below it is all it has"
         )
-    try:
-        return Limits.model_validate(data).limits
-    except ValidationError as error:
-        lines = [f"{where}: {_sentence(item)}" for item in error.errors()]
-        raise CampaignError("\n".join(dict.fromkeys(lines))) from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice and keeps ``off`` and ``no`` as the words they are (YAML 1.2)."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":bool")]
-        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = key_node.value
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} is given twice", key_node.start_mark
-            )
-        seen.add(key)
-    loader.flatten_mapping(node)
-    return {
-        # A level called 'no' or 'on' is a word to its author, not a boolean.
-        (
-            key_node.value
-            if isinstance(key_node, yaml.ScalarNode)
-            else loader.construct_object(key_node)
-        ): loader.construct_object(value_node, deep=True)
-        for key_node, value_node in node.value
-    }
-
-
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(true|false|True|False)$"), list("tfTF")
-)
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    return validated(Limits.model_validate, data, where, _sentence).limits
 
 
 def _sentence(item: Any) -> str:

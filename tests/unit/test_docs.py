@@ -22,10 +22,11 @@ from pydantic import BaseModel, ValidationError
 from campaigns import errors
 from campaigns.experiment import parse_experiment
 from campaigns.limits import Between
-from campaigns.loading import _StrictLoader, load_campaign, parse_campaign, parse_limits
+from campaigns.loading import load_campaign, parse_campaign, parse_limits
 from campaigns.part import Part
 from campaigns.settings import Settings
 from campaigns.spec import Campaign
+from campaigns.yaml_file import parse
 from models.metrics import METRICS
 from pipelines.cli import INTERRUPTED, app
 from pipelines.commands.upkeep import OURS
@@ -131,24 +132,22 @@ def test_every_kind_of_limit_is_documented_with_its_keys(kind: type[Part]) -> No
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=named)
 def test_every_campaign_in_the_docs_parses(block: Block) -> None:
-    data = yaml.load(block.text, Loader=_StrictLoader)
+    data = parse(block.text, "docs")
     if "variants" in data:
         parse_experiment(block.text, load_campaign(GAME_BONUS), block.where)
         return
     if set(data) == {"limits"}:
         parse_limits(block.text, where=block.where)
     if "name" not in data:  # a fragment: the rest is game_bonus
-        data = yaml.load(GAME_BONUS.read_text(), Loader=_StrictLoader) | data
+        data = parse(GAME_BONUS.read_text(), "docs") | data
     parse_campaign(yaml.safe_dump(data), where=block.where)
 
 
 def test_the_readme_shows_a_part_of_game_bonus_as_it_is() -> None:
     (excerpt,) = [block for block in blocks("yaml") if block.where.startswith("README")]
     assert len(excerpt.text.splitlines()) == 5
-    base = yaml.load(GAME_BONUS.read_text(), Loader=_StrictLoader)
-    merged = parse_campaign(
-        yaml.safe_dump(base | yaml.load(excerpt.text, Loader=_StrictLoader)), where="README"
-    )
+    base = parse(GAME_BONUS.read_text(), "docs")
+    merged = parse_campaign(yaml.safe_dump(base | parse(excerpt.text, "docs")), where="README")
     assert merged == load_campaign(GAME_BONUS)
 
 
