@@ -48,7 +48,7 @@ def tables(report: Mapping[str, Any], features: int = 12) -> tuple[list[str], li
             for size in sizes
         ]
         known = slope(list(here.values()))
-        told = "" if np.isnan(known) else f"{known:.2f}"
+        told = "" if np.isnan(known) else f"{known:z.2f}"
         rows.append([stage, *cells, told, f"{here[max(here)]['floor']:.1f}"])
     return header, rows
 
