@@ -49,8 +49,8 @@ CAMPAIGN = Path(__file__).resolve().parents[1] / "campaigns" / "game_bonus.yaml"
 RANDOM = "random"
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "EFIN": ("efin", {}),
-    "MTMT, single-task": ("mtmt", {"multi_task": False}),
-    "MTMT, multi-task": ("mtmt", {}),
+    "MTMT, single-task": ("mtmt", {"multi_task": False, "trees": 0}),
+    "MTMT, multi-task": ("mtmt", {"trees": 0}),
 }
 POLICIES = (RANDOM, *NETS)
 SHARES = [1 / len(POLICIES)] * len(POLICIES)
