@@ -17,7 +17,7 @@ from pipelines.commands.options import (
     open_model,
     print_json,
 )
-from pipelines.commands.tables import require_table, save_table
+from pipelines.commands.tables import require_table, save_table, writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +57,7 @@ def allocate(
             help="With --record: asked again by this name, the first decisions come back."
         ),
     ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say who should get what within the budget, and what one more unit of each limit would bring.
@@ -66,7 +67,7 @@ def allocate(
 
     \b
     Example:
-      updraft allocate mine.yaml --units units.parquet --budget 500 --out decisions.parquet
+      updraft allocate mine.yaml --units units.parquet --budget 500 --out decisions.parquet --html plan.html
       updraft allocate mine.yaml --units units.csv --limits limits.yaml --out decisions.csv --json
       updraft allocate mine.yaml --units units.parquet --out decisions.parquet --record
     """
@@ -98,8 +99,13 @@ def allocate(
         "recorded": record,
     }
     found = told | found
+    if html is not None:
+        from models.report.allocation import render_allocation
+
+        with writing(html):
+            render_allocation(found, html)
     if as_json:
-        print_json(found)
+        print_json(found | {"html": None if html is None else str(html)})
         return
     printed = console()
     given = ", ".join(f"{arm} {count:,}" for arm, count in found["arms"].items())
@@ -112,6 +118,8 @@ def allocate(
             soft_wrap=True,
         )
     printed.print(f"  at most {found['gap']:.4%} from the best there can be")
+    if html is not None:
+        printed.print(f"page: {html}", soft_wrap=True)
 
 
 def _limited(campaign: Campaign, file: Path, table: pd.DataFrame) -> Campaign:

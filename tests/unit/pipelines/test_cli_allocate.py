@@ -64,6 +64,27 @@ def limits(text: str) -> None:
     Path("limits.yaml").write_text(f"limits:\n  - {text}\n")
 
 
+def test_a_page_shows_arms_and_limits(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    limits("{kind: stock, arm: coins, at_most: 40}")
+    found = told(f"--budget 60 --limits limits.yaml --html {page}", capsys)
+    text = page.read_text()
+    assert found["html"] == str(page)
+    for arm, count in found["arms"].items():
+        share = 100 * count / UNITS
+        assert f'<td>{arm}</td><td class="n">{count:,}</td><td class="n">{share:.1f}</td>' in text
+    for name, each in found["limits"].items():
+        assert f"<td>{name}</td>" in text
+        assert f"{each['price']:.4f}" in text
+    assert "nothing is logged" in text
+    assert "http" not in text  # it fetches nothing
+
+
+def test_a_page_that_cannot_be_written_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command("--budget 60 --html units.parquet/plan.html")) == 5
+    assert "units.parquet" in capsys.readouterr().err
+
+
 def test_a_plan_is_the_best_within_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
     found = told("--budget 60", capsys)
     units, made = pd.read_parquet("units.parquet"), pd.read_parquet("decisions.parquet")
