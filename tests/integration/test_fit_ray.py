@@ -19,27 +19,13 @@ from models.distributed import Trained, train
 from models.learners.x_boost import XBoost
 from models.search import search
 from models.uplift_model import UpliftModel
+from tests.integration.bonus import bonus_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
-TEXT = """
-name: bonus_learner
-unit: player_id
-source: {kind: simulator, world: game_bonus, rows: 24000}
-timestamp: event_timestamp
-features:
-  numeric: [days_since_login, games_7d, win_rate_7d, sessions_30d, session_minutes, friends]
-  categorical: [device, region]
-treatments:
-  bonus: {column: bonus, control: none, levels: {none: , coins: {cost: 0.30}, skin: {cost: 0.55}}}
-propensity: propensity
-outcomes:
-  login_next_day: {kind: binary, value: 1.0}
-  plays_more_7d: {kind: binary, value: 2.0}
-budget: {amount: 350.0}
-model: {name: x_boost, trials: 2, config: {learning_rate: 0.1}}
-"""
-CAMPAIGN = parse_campaign(TEXT)
+CAMPAIGN = parse_campaign(
+    bonus_text("{name: x_boost, trials: 2, config: {learning_rate: 0.1}}", name="bonus_learner")
+)
 
 
 @pytest.fixture(scope="module")

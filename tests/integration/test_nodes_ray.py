@@ -31,28 +31,13 @@ from models.selection import Validation
 from models.split import SHARES, TRAIN
 from models.training import EpochReport, fit, sized
 from models.uplift_model import UpliftModel
+from tests.integration.bonus import bonus_text
 from tests.integration.ray_nodes import Nodes, network, nodes
 from tests.integration.s3 import BUCKET, s3_server
 
 pytestmark = pytest.mark.slow
 
-CAMPAIGN = parse_campaign("""
-name: bonus
-unit: player_id
-source: {kind: simulator, world: game_bonus, rows: 12000}
-timestamp: event_timestamp
-features:
-  numeric: [days_since_login, games_7d, win_rate_7d, sessions_30d, session_minutes, friends]
-  categorical: [device, region]
-treatments:
-  bonus: {column: bonus, control: none, levels: {none: , coins: {cost: 0.30}, skin: {cost: 0.55}}}
-propensity: propensity
-outcomes:
-  login_next_day: {kind: binary, value: 1.0}
-  plays_more_7d: {kind: binary, value: 2.0}
-budget: {amount: 350.0}
-model: {name: s_learner, trials: 6}
-""")
+CAMPAIGN = parse_campaign(bonus_text("{name: s_learner, trials: 6}", rows=12_000))
 TRAINING = {"epochs": 5, "batch_size": 256, "seed": 3}
 WORKERS = 3
 ROWS = 12_000

@@ -14,26 +14,11 @@ from campaigns.worlds import world
 from models.distributed import train
 from models.ranking import RankingNet
 from models.uplift_model import UpliftModel
+from tests.integration.bonus import bonus_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
-CAMPAIGN = parse_campaign("""
-name: bonus
-unit: player_id
-source: {kind: simulator, world: game_bonus, rows: 24000}
-timestamp: event_timestamp
-features:
-  numeric: [days_since_login, games_7d, win_rate_7d, sessions_30d, session_minutes, friends]
-  categorical: [device, region]
-treatments:
-  bonus: {column: bonus, control: none, levels: {none: , coins: {cost: 0.30}, skin: {cost: 0.55}}}
-propensity: propensity
-outcomes:
-  login_next_day: {kind: binary, value: 1.0}
-  plays_more_7d: {kind: binary, value: 2.0}
-budget: {amount: 350.0}
-model: {name: direct_ranking, search: false}
-""")
+CAMPAIGN = parse_campaign(bonus_text("{name: direct_ranking, search: false}"))
 
 
 def test_two_workers_train_a_ranking_that_is_worth_more_than_chance(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from components import rayjob_logs
 from components.train_model import train_model
 from models.uplift_model import UpliftModel
 from pipelines.ray_runtime import ray_runtime
+from tests.integration.bonus import bonus_text
 
 sys.path.insert(0, str(Path(__file__).parent))  # the server's modules lie beside this file
 from kube_server import KubeServer, kube_server
@@ -30,23 +31,7 @@ from kube_server import KubeServer, kube_server
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-CAMPAIGN = parse_campaign("""
-name: bonus
-unit: player_id
-source: {kind: simulator, world: game_bonus, rows: 24000}
-timestamp: event_timestamp
-features:
-  numeric: [days_since_login, games_7d, win_rate_7d, sessions_30d, session_minutes, friends]
-  categorical: [device, region]
-treatments:
-  bonus: {column: bonus, control: none, levels: {none: , coins: {cost: 0.30}, skin: {cost: 0.55}}}
-propensity: propensity
-outcomes:
-  login_next_day: {kind: binary, value: 1.0}
-  plays_more_7d: {kind: binary, value: 2.0}
-budget: {amount: 350.0}
-model: {name: s_boost, search: false}
-""")
+CAMPAIGN = parse_campaign(bonus_text("{name: s_boost, search: false}"))
 CHOSEN = {"config": {"trees": 20}, "training": {}}
 
 

@@ -15,26 +15,17 @@ from campaigns.worlds import world
 from models.capacity import require
 from models.search import SearchResult, search
 from models.training import TrainConfig
+from tests.integration.bonus import bonus_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
-CAMPAIGN = parse_campaign("""
-name: bonus_search
-unit: player_id
-source: {kind: simulator, world: game_bonus, rows: 12000}
-timestamp: event_timestamp
-features:
-  numeric: [days_since_login, games_7d, win_rate_7d, sessions_30d, session_minutes, friends]
-  categorical: [device, region]
-treatments:
-  bonus: {column: bonus, control: none, levels: {none: , coins: {cost: 0.30}, skin: {cost: 0.55}}}
-propensity: propensity
-outcomes:
-  login_next_day: {kind: binary, value: 1.0}
-  plays_more_7d: {kind: binary, value: 2.0}
-budget: {amount: 350.0}
-model: {name: s_learner, trials: 3, training: {weight_decay: 0.001}}
-""")
+CAMPAIGN = parse_campaign(
+    bonus_text(
+        "{name: s_learner, trials: 3, training: {weight_decay: 0.001}}",
+        name="bonus_search",
+        rows=12_000,
+    )
+)
 
 
 @pytest.fixture(scope="module")

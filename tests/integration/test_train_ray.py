@@ -20,26 +20,11 @@ from models.capacity import require
 from models.dataset import fit_recipe, load
 from models.distributed import Trained, train
 from models.streaming import StreamedBatches, stream
+from tests.integration.bonus import bonus_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
-CAMPAIGN = parse_campaign("""
-name: bonus
-unit: player_id
-source: {kind: simulator, world: game_bonus, rows: 24000}
-timestamp: event_timestamp
-features:
-  numeric: [days_since_login, games_7d, win_rate_7d, sessions_30d, session_minutes, friends]
-  categorical: [device, region]
-treatments:
-  bonus: {column: bonus, control: none, levels: {none: , coins: {cost: 0.30}, skin: {cost: 0.55}}}
-propensity: propensity
-outcomes:
-  login_next_day: {kind: binary, value: 1.0}
-  plays_more_7d: {kind: binary, value: 2.0}
-budget: {amount: 350.0}
-model: {name: s_learner, search: false}
-""")
+CAMPAIGN = parse_campaign(bonus_text("{name: s_learner, search: false}"))
 TRAINING = {"epochs": 6, "batch_size": 512, "seed": 3}
 
 
