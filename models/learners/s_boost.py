@@ -29,7 +29,8 @@ from models.chains import chain
 from models.data import Batch
 from models.ensemble import exponential
 from models.learners.base import quiet
-from models.learners.boosting import BoostConfig, Model, Trees, answer, features, size
+from models.learners.boosting import BoostConfig, Model, Trees, features, size
+from models.learners.every_arm import EveryArm
 from models.learners.meta import MetaLearner, Models
 from models.learners.problem import Problem, Rows
 from models.space import integer
@@ -96,7 +97,7 @@ class SBoost(MetaLearner):
         return models
 
     def answer_outcome(self, models: Models, x: np.ndarray) -> np.ndarray:
-        return self._each(models, x).mean(0)
+        return _each(models, self._under_every_arm(x)).mean(0)
 
     def links(self, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray:
         return np.asarray(self._members(x_num, x_cat).mean(0))
@@ -113,23 +114,14 @@ class SBoost(MetaLearner):
         self.steps = tuple(state["steps"])
 
     def _members(self, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray:
-        x = features(x_num, x_cat, self.grid)
-        links = np.stack([self._each(models, x) for models in self.models], axis=-1)
+        units = self._under_every_arm(features(x_num, x_cat, self.grid))
+        links = np.stack([_each(models, units) for models in self.models], axis=-1)
         for before, step in pairwise(self.steps):
             links[..., step] *= links[..., before]
         return links
 
-    def _each(self, models: Models, x: np.ndarray) -> np.ndarray:
-        """One outcome by each bag, [M, N, A]; a step's among those who took the one before."""
-        levels = self._levels
-        table = np.concatenate(
-            [np.repeat(x, len(levels), axis=0), np.tile(levels, (len(x), 1))], axis=1
-        )
-        found = np.stack([answer(model, table) for model in models["mean"]])
-        if models["least"] is not None:
-            found *= np.stack([answer(model, table) for model in models["chance"]])
-            found += models["least"]
-        return found.reshape(len(found), len(x), len(levels))
+    def _under_every_arm(self, x: np.ndarray) -> EveryArm:
+        return EveryArm(x, self.grid, self._levels)
 
     @property
     def _levels(self) -> np.ndarray:
@@ -137,6 +129,15 @@ class SBoost(MetaLearner):
 
     def _with_levels(self, rows: Rows) -> Rows:
         return replace(rows, x=np.concatenate([rows.x, self._levels[rows.arm]], axis=1))
+
+
+def _each(models: Models, units: EveryArm) -> np.ndarray:
+    """One outcome by each bag, [M, N, A]; a step's among those who took the one before."""
+    found = np.stack([units.answer(model) for model in models["mean"]])
+    if models["least"] is not None:
+        found *= np.stack([units.answer(model) for model in models["chance"]])
+        found += models["least"]
+    return found
 
 
 def among_reached(rows: Batch, steps: tuple[int, ...]) -> Batch:
