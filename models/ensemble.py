@@ -57,6 +57,7 @@ class Ensemble(Net):
             path, _, leaf = name.rpartition(".")
             first.get_submodule(path)._parameters[leaf] = None
         self.body = _Caller(first)
+        self.register_buffer("logistic", first.logistic, persistent=False)
 
     @property
     def net(self) -> Net:

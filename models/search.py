@@ -1,7 +1,7 @@
 """Search a net's settings, and how fast it learns, with Ray Tune: Optuna proposes, ASHA stops early.
 
-Trials train on a sample for a few epochs and are compared by how well they explain the effects of
-held-out rows (``models/selection.py``). The first trial is what the campaign would train without a
+Trials train on a sample for a few epochs and are compared by how well they expect the outcomes of
+held-out rows (``score`` of ``models/selection.py``). The first trial is what the campaign would train without a
 search, so the result is never worse than that by the search's own measure.
 
 The caller has connected to Ray already; nothing here starts or stops it.

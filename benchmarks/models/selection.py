@@ -4,9 +4,10 @@ For each world and seed a few nets are trained to their last epoch, and every ep
 snapshot. Its truth is the share of the oracle's value on fresh units (``decisions.score``). Its
 criteria are computed on the validation fold, each signed so that more is better:
 
-``loss``       factual: cross-entropy of binary outcomes, squared error over variance of others.
+``loss``       factual: cross-entropy of binary outcomes, squared error over variance of others
+               (what the pipeline selects by, there with the weights of rows).
 ``effects``    the squared error of the effects against doubly robust ones, less that of predicting 0
-               (``models/selection.py``; what the pipeline selects by).
+               (``models/selection.py``).
 ``r risk``     with u_a the predicted effect of arm a, e_a its probability and U what was realised, the
                mean of ((U - m(x)) - sum_a (1[A = a] - e_a) u_a(x))^2; m = sum_a e_a q_a.
 ``ips value``  inverse-propensity value of the policy within a budget of 20%.
@@ -85,7 +86,7 @@ class Held:
 
     Attributes:
         campaign: Gives values, costs and which outcomes are binary.
-        judge: Their features and pseudo-effects.
+        judge: Their pseudo-effects.
         arm, propensity: The arm given and its probability, [N].
         outcomes: Observed, in their own units, [N, K].
         q: Cross-fitted reward of every arm, [N, A].
@@ -110,9 +111,10 @@ class Held:
             raise ValueError("some validation rows are not randomized or not observed")
         outcomes = recipe.scaler.restore(rows.y.numpy().astype(np.float64))
         small = [place for place, size in enumerate(recipe.shape.categories) if size <= 64]
-        hot = [np.eye(recipe.shape.categories[place])[seen.x_cat[:, place]] for place in small]
+        x_cat = rows.x_cat.numpy()
+        hot = [np.eye(recipe.shape.categories[place])[x_cat[:, place]] for place in small]
         q = cross_fit_outcome_model(
-            np.concatenate([seen.x_num, *hot], axis=1),
+            np.concatenate([rows.x_num.numpy(), *hot], axis=1),
             arm,
             realised(outcomes, arm, recipe.campaign)[0],
             propensity,
@@ -187,6 +189,7 @@ def snapshots(
     recipe, held = prepared.recipe, Held.of(prepared, seed)
     columns = {column: made.units[column].to_numpy() for column in made.campaign.features.names}
     fresh = recipe.encoder.encode(columns)
+    seen = prepared.validation.x_num.numpy(), prepared.validation.x_cat.numpy()
     weight = resamples(len(held.arm), RESAMPLES, seed)
     settings = train_config({"metric": "loss", "mode": "min", **training}, seed=seed, device="cpu")
     settings = sized(replace(settings, patience=settings.epochs), len(prepared.train))
@@ -204,7 +207,7 @@ def snapshots(
         def keep(
             net: nn.Module, label: str = label, mine: list[Snapshot] = mine
         ) -> dict[str, float]:
-            measured = criteria(outcomes(net, held.judge.x_num, held.judge.x_cat), held, weight)
+            measured = criteria(outcomes(net, *seen), held, weight)
             believed = value_and_cost(outcomes(net, *fresh), made.campaign)[0]
             mine.append(Snapshot(label, len(mine), measured, score(believed, made)))
             return {"loss": -float(measured["loss"][0])}

@@ -63,7 +63,7 @@ def held(truth: np.ndarray) -> Held:
     q = np.tile((truth @ CAMPAIGN.values).mean(axis=0), (ROWS, 1))
     gamma = q.copy()
     gamma[given] += (reward - q[given]) / CHANCES[arm]
-    rows = Judge(np.zeros((ROWS, 1)), np.zeros((ROWS, 0), int), gamma - gamma[:, :1])
+    rows = Judge(np.arange(ROWS), gamma - gamma[:, :1])
     return Held(CAMPAIGN, rows, arm, CHANCES[arm], outcomes, q, CHANCES)
 
 
@@ -85,7 +85,7 @@ def test_the_truth_is_above_a_noisy_model_and_that_above_a_reversed_one(criterio
         assert noisy > turned
 
 
-def test_the_effects_are_those_that_the_pipeline_selects_by(truth, held):
+def test_the_effects_are_those_that_the_pipeline_measures(truth, held):
     found = criteria(truth, held, np.ones((1, ROWS)))["effects"][0]
     assert found == pytest.approx(objective(truth, held.judge, CAMPAIGN))
 
@@ -131,7 +131,7 @@ def _rows(held: Held, rows: np.ndarray) -> Held:
     seen = held.judge
     return Held(
         CAMPAIGN,
-        Judge(seen.x_num[rows], seen.x_cat[rows], seen.effects[rows]),
+        Judge(seen.places[rows], seen.effects[rows]),
         held.arm[rows],
         held.propensity[rows],
         held.outcomes[rows],

@@ -11,9 +11,10 @@ from campaigns.errors import DataError
 from campaigns.loading import parse_campaign
 from campaigns.objective import value_and_cost
 from models.catalog import build
-from models.data import Batch
+from models.data import Batch, Shape
 from models.dataset import Prepared, prepare
-from models.selection import Validation, judge, mean_loss, objective
+from models.nets.base import Net
+from models.selection import Validation, factual_loss, judge, mean_loss, objective
 
 CAMPAIGN = parse_campaign("""
 name: sales
@@ -123,16 +124,56 @@ def test_exploited_rows_are_no_evidence_of_effects(frame: pd.DataFrame) -> None:
     assert len(judge(mixed).effects) == int(mixed.trial.sum()) < len(mixed.validation)
 
 
-def test_validation_measures_loss_and_effects_or_loss_alone(
+def test_effects_are_measured_where_randomized_rows_suffice(
     frame: pd.DataFrame, prepared: Prepared
 ) -> None:
     net = build("s_learner", prepared.recipe.shape, seed=0).eval()
+    policy_only = prepare(frame.assign(explored=False), CAMPAIGN)
     with torch.no_grad():
-        measured = Validation.of(prepared)(net)
-        assert measured["score"] == measured["effects"]
-        policy_only = prepare(frame.assign(explored=False), CAMPAIGN)
-        measured = Validation.of(policy_only)(net)
-        assert measured == {"loss": measured["loss"], "score": -measured["loss"]}
+        assert set(Validation.of(prepared)(net)) == {"loss", "effects", "score"}
+        assert set(Validation.of(policy_only)(net)) == {"loss", "score"}
+
+
+def test_the_score_is_the_factual_loss_whatever_else_a_net_minimises(prepared: Prepared) -> None:
+    """Two nets of the same answers, one of which weighs its outcomes' losses tenfold."""
+    net = build("s_learner", prepared.recipe.shape, seed=0).eval()
+    measure = Validation.of(prepared)
+    with torch.no_grad():
+        before = measure(net)
+        own = net.loss
+        net.loss = lambda batch: {"loss": 10.0 * own(batch)["loss"]}
+        after = measure(net)
+    assert after["loss"] == pytest.approx(10.0 * before["loss"])
+    assert after["score"] == before["score"] == pytest.approx(-before["loss"], rel=1e-5)
+
+
+def test_an_ensemble_of_one_answer_scores_as_that(prepared: Prepared) -> None:
+    net = build("mtmt", prepared.recipe.shape, {"members": 2, "trees": 0}, seed=0).eval()
+    alone = build("mtmt", prepared.recipe.shape, {"trees": 0}, seed=0).eval()
+    net.start_from([5.0, 1.0])
+    alone.start_from([5.0, 1.0])  # what is read out starts at 0: every member answers the averages
+    measure = Validation.of(prepared)
+    with torch.no_grad():
+        assert measure(net)["score"] == pytest.approx(measure(alone)["score"], rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+def test_the_factual_loss_is_that_of_the_arm_given(loss: str) -> None:
+    """Against a plain loop: rows weigh, what wasn't observed doesn't count."""
+    shape = Shape(1, (), ((0,), (1,)), ("binary", "continuous"))
+    rng = np.random.default_rng(5)
+    y = np.array([[1, 0.3], [0, -1.0], [1, np.nan], [0, 2.0], [1, 0], [0, 1]], np.float32)
+    arm, weight = np.array([0, 1, 1, 0, 1, 0]), np.array([1, 2, 1, 1, 0.5, 0], np.float32)
+    empty = np.zeros((6, 1), np.float32), np.zeros((6, 0), np.int64)
+    rows = Batch.of(*empty, arm, y, weight=weight)
+    predicted = rng.uniform(0.1, 0.9, (6, 2, 2)).astype(np.float32)
+    expected = 0.0
+    for row, k in np.argwhere(~np.isnan(y)):
+        was, p = y[row, k], predicted[row, arm[row], k]
+        entropy = -np.log(p if was else 1.0 - p)
+        mine = entropy if (loss, k) == ("bce", 0) else (was - p) ** 2
+        expected += weight[row] * mine / 6
+    assert factual_loss(Net(shape, loss), predicted, rows) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_mean_loss_does_not_depend_on_how_rows_are_cut(
