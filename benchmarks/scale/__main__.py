@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument(
         "--stages",
         default=None,
-        help=f"of {','.join(ALL)}; default: all, the last two at the first size",
+        help=f"of {','.join(ALL)}; default: all, the last three at the first size",
     )
     parser.add_argument("--peers", action="store_true", help="also pandas, EconML, scikit-uplift")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds of a stage")
