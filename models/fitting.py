@@ -29,7 +29,7 @@ from models.selection import Validation
 
 @dataclass(frozen=True)
 class Fitted:
-    """A learner that was fit, and what it measures on the validation fold."""
+    """A learner that was fit, and what it measures on the validation fold if that is new to it."""
 
     learner: Learner
     validation: dict[str, float]
@@ -50,7 +50,7 @@ def fit_here(plan: Plan, rows: Batch, validation: Validation, say: Say = quiet) 
     learner = plan.learner().fit(
         rows, validation=validation.rows, seed=plan.training.seed, threads=plan.cpus, say=say
     )
-    return Fitted(learner, validation(learner))
+    return Fitted(learner, {} if learner.learns_from_validation else validation(learner))
 
 
 def fit_as_task(plan: Plan, say: Say = quiet, max_failures: int = 0) -> Fitted:

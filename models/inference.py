@@ -14,6 +14,8 @@ from models.ensemble import Ensemble
 from models.learners.base import Learner
 from models.nets.base import Net
 
+CELLS = 2**21  # of a table that a learner is asked about at a time
+
 
 def predict(
     net: nn.Module | Learner,
@@ -28,11 +30,11 @@ def predict(
         net: A net, bare or wrapped; it must be on the device already unless that is ``auto``. Or a
             learner, which knows no device.
         x_num, x_cat: Encoded features, [N, F_n] and [N, F_c].
-        batch_size: Rows at a time.
+        batch_size: Rows at a time; of a learner, at least.
         device: ``auto`` is where the net's weights are.
     """
     if isinstance(net, Learner):
-        return _in_parts(net, x_num, x_cat, batch_size)
+        return _in_parts(net, x_num, x_cat, _learner_rows(net, batch_size))
     model = cast(Net, bare(net))
     outcomes = np.empty((len(x_num), model.shape.arms, model.shape.outcome_count), np.float32)
     _ask(model, model.potential_outcomes, x_num, x_cat, outcomes, batch_size, device)
@@ -47,11 +49,9 @@ def predict_members(
     None of a model that has fewer than two. Arguments as for :func:`predict`.
     """
     if isinstance(net, Learner):
-        starts = range(0, max(len(x_num), 1), batch_size)
-        found = [
-            net.member_outcomes(x_num[s : s + batch_size], x_cat[s : s + batch_size])
-            for s in starts
-        ]
+        rows = _learner_rows(net, batch_size)
+        starts = range(0, max(len(x_num), 1), rows)
+        found = [net.member_outcomes(x_num[s : s + rows], x_cat[s : s + rows]) for s in starts]
         parts = [part for part in found if part is not None]
         return np.concatenate(parts, axis=1) if parts else None
     model = bare(net)
@@ -99,6 +99,12 @@ def _in_parts(
         rows = slice(start, start + batch_size)
         outcomes[rows] = learner.potential_outcomes(x_num[rows], x_cat[rows])
     return outcomes
+
+
+def _learner_rows(learner: Learner, fewest: int) -> int:
+    """How many rows a learner is asked at a time: every time it takes its models apart anew."""
+    shape = learner.shape
+    return max(fewest, CELLS // (shape.numeric + len(shape.categories)))
 
 
 def bare(net: nn.Module) -> nn.Module:

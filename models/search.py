@@ -142,7 +142,7 @@ def search(
         plan.net()  # a net that can't serve the campaign is refused here
     sample = load(plan.source, plan.recipe, rows=rows, seed=seed)
     steps: dict[str, Any] = _steps(plan.training, source, sample)
-    one = {"members": 1} if "members" in plan.config else {}  # what suits one suits them all
+    one = {name: 1 for name in ("members", "bags") if name in plan.config}  # suits them all
     trainable = tune.with_parameters(
         run_trial,
         plan=replace(

@@ -19,7 +19,7 @@ from benchmarks.machine import machine, wide_console
 from benchmarks.models.tables import put
 from benchmarks.scale.floors import floor, rates
 from benchmarks.scale.report import figure, page, show
-from benchmarks.scale.stages import ALL, STAGES, file_of
+from benchmarks.scale.stages import ALL, ONCE, STAGES, file_of
 from benchmarks.scale.watch import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument(
         "--stages",
         default=None,
-        help=f"of {','.join(ALL)}; default: all, the last three at the first size",
+        help=f"of {','.join(ALL)}; default: all but pipeline, {' and '.join(ONCE)} at the first size",
     )
     parser.add_argument("--peers", action="store_true", help="also pandas, EconML, scikit-uplift")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds of a stage")
@@ -58,7 +58,7 @@ def main() -> None:
     for rows in sizes:
         place = options.folder / f"{rows}x{features}"
         place.mkdir(exist_ok=True)
-        names = list(ALL if rows == sizes[0] and not options.wide else STAGES)
+        names = [*STAGES, *(ONCE if rows == sizes[0] and not options.wide else ())]
         names = options.stages.split(",") if options.stages else names
         names += ["peer"] if options.peers else []
         for name in names:

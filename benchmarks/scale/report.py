@@ -79,6 +79,11 @@ def page(report: Mapping[str, Any]) -> str:
         parts += ["700 features (`--wide`):", markdown(header, rows)]
     if of(report, "peer"):
         parts += ["pandas, EconML over LightGBM, scikit-uplift:", markdown(*peers(report))]
+    for each in of(report, "trees")[-1:]:
+        parts.append(
+            f"The trees that `mtmt` has beside it ({each['bags']} bags) on {each['rows']:,} rows: {each['seconds']:.0f} s "
+            f"(CPU: {each['cpu']:.0f}, {each['peak'] / GIB:.1f} GiB), then {each['answering']:.0f} s to answer every unit."
+        )
     for each in of(report, "online")[-1:]:
         parts.append(
             f"Online store (Feast, SQLite): {each['seconds'] / each['units'] * 1e6:.0f} µs a unit "

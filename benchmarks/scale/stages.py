@@ -233,12 +233,8 @@ STAGES: dict[str, Callable[[Path, int, int, Clock], dict[str, Any]]] = {
     "evaluation": evaluation,
     "allocation": allocation,
 }
-ALL = {
-    **STAGES,
-    "trees": trees,
-    "online": online,
-    "pipeline": pipeline,
-}  # the last three only where they are asked for
+ONCE = {"trees": trees, "online": online}  # at one size, unless they are asked for
+ALL = {**STAGES, **ONCE, "pipeline": pipeline}  # the last only where it is asked for
 
 
 def file_of(stage: str, folder: Path) -> Path:

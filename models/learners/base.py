@@ -101,6 +101,11 @@ class Learner(ABC):
     def restore(self, state: Any) -> None:
         """Take up :meth:`state` again."""
 
+    @property
+    def learns_from_validation(self) -> bool:
+        """Whether it also learns from the rows that it was given to stop by."""
+        return False
+
     def potential_outcomes(self, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray:
         """Expected outcomes under every arm, [N, A, K] float32; uplift is arm a minus arm 0.
 

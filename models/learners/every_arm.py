@@ -12,9 +12,10 @@ The sums are scikit-learn's, tree after tree, so they are equal to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -115,26 +116,28 @@ def _trees(model: Model, units: EveryArm) -> Iterator[Tree]:
     columns = np.concatenate([np.flatnonzero(ids), np.flatnonzero(~ids)])
     seen = model._preprocessor.named_transformers_["encoder"].categories_
     for (predictor,) in model._predictors:
-        nodes = predictor.nodes
+        nodes = [dict(zip(predictor.nodes.dtype.names, node)) for node in predictor.nodes.tolist()]
         leaves, below = _leaves(nodes)
         rules: dict[int, np.ndarray] = {}
         by_arm = np.zeros(len(levels), np.uint32)
-        for place in np.flatnonzero(nodes["is_leaf"] == 0):
-            node = nodes[place]
-            column, left = int(columns[node["feature_idx"]]), below[int(node["left"])]
-            right = np.full(CODES, not node["missing_go_to_left"])
+        for node in nodes:
+            if node["is_leaf"]:
+                continue
+            column, left = int(columns[node["feature_idx"]]), np.uint32(below[node["left"]])
+            if column not in rules:
+                rules[column] = np.zeros(CODES, np.uint32)
             if node["is_categorical"]:
                 known = seen[node["feature_idx"]].astype(np.intp)
+                right = np.full(CODES, not node["missing_go_to_left"])
                 right[known] = ~_members(predictor.raw_left_cat_bitsets[node["bitset_idx"]], known)
+                rules[column][right] |= left
             else:
                 least = np.searchsorted(units.grid[column], node["num_threshold"], side="right")
-                right = np.arange(CODES) >= least
-            if column < features:
-                rule = rules.setdefault(column, np.zeros(CODES, np.uint32))
-                rule[right] |= np.uint32(left)
-            else:
-                by_arm[right[levels[:, column - features]]] |= np.uint32(left)
-        yield Tree(rules, by_arm, nodes["value"][leaves])
+                rules[column][least:] |= left
+        for factor, level in enumerate(levels.T):
+            if (rule := rules.pop(features + factor, None)) is not None:
+                by_arm |= rule[level]
+        yield Tree(rules, by_arm, predictor.nodes["value"][leaves])
 
 
 def _members(bits: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -143,7 +146,7 @@ def _members(bits: np.ndarray, known: np.ndarray) -> np.ndarray:
     return (bits[place // 32] >> (place % 32).astype(np.uint32)) & np.uint32(1) == 1
 
 
-def _leaves(nodes: np.ndarray) -> tuple[list[int], dict[int, int]]:
+def _leaves(nodes: Sequence[Mapping[str, Any]]) -> tuple[list[int], dict[int, int]]:
     """The leaves from left to right, and the leaves below each node as bits."""
     leaves: list[int] = []
     below: dict[int, int] = {}
@@ -153,7 +156,7 @@ def _leaves(nodes: np.ndarray) -> tuple[list[int], dict[int, int]]:
             below[place] = 1 << len(leaves)
             leaves.append(place)
         else:
-            below[place] = visit(int(nodes[place]["left"])) | visit(int(nodes[place]["right"]))
+            below[place] = visit(nodes[place]["left"]) | visit(nodes[place]["right"])
         return below[place]
 
     visit(0)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 
@@ -76,6 +76,15 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.arm)
+
+    def pick(self, use: np.ndarray) -> Self:
+        """Some of the rows."""
+        return type(self)(*(values[use] for values in vars(self).values()))
+
+    def joined(self, more: Self) -> Self:
+        """These rows, then others."""
+        pairs = zip(vars(self).values(), vars(more).values())
+        return type(self)(*(np.concatenate(pair) for pair in pairs))
 
     def sample(
         self, target: np.ndarray, use: np.ndarray, weight: np.ndarray | None = None
@@ -224,7 +233,7 @@ def make_problem(
     part = parts_of(used.unit, max(folds, 2), seed)
     if validation is None:
         aside = parts_of(used.unit, round(1 / HELD_OUT), seed + 1) == 0
-        used, held_out, part = _pick(used, ~aside), _pick(used, aside), part[~aside]
+        used, held_out, part = used.pick(~aside), used.pick(aside), part[~aside]
     else:
         held_out = Rows.of(validation, outcome, grid)
     if not (used.arm == 0).any():
@@ -256,7 +265,3 @@ def arm_shares(models: list[Assignment], x: np.ndarray, arms: int) -> np.ndarray
             else:
                 shares[:, model.classes_.astype(int)] += model.predict_proba(x)
     return np.clip(shares / len(models), LEAST, 1.0)
-
-
-def _pick(rows: Rows, use: np.ndarray) -> Rows:
-    return Rows(*(values[use] for values in vars(rows).values()))

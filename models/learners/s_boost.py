@@ -12,30 +12,35 @@ Two things that the paper doesn't speak of, for outcomes whose noise would drown
 * An amount that is often nothing is the chance of any, times the mean of what there then is (a
   two-part model: Duan et al. 1983, "A comparison of alternative models for the demand for medical
   care"), the second by the deviance of the gamma distribution, under which errors count relatively.
+
+Several of them (``bags``) share the rows that one would only stop by: each sets aside another fifth of all
+units, those of the validation fold included, and learns from the rest. So together they learn from
+all, and their spread is that of a jackknife that deletes a group at a time (Kott 2001, "The
+delete-a-group jackknife"): g replicates of variance s^2 stand for a variance of (g - 1)^2 / g * s^2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Self, cast
 
 import numpy as np
-import torch
 
 from models.catalog import Entry, Supports
 from models.chains import chain
 from models.data import Batch
-from models.ensemble import exponential
 from models.learners.base import quiet
 from models.learners.boosting import BoostConfig, Model, Trees, features, size
 from models.learners.every_arm import EveryArm
 from models.learners.meta import MetaLearner, Models
-from models.learners.problem import Problem, Rows
+from models.learners.problem import Problem, Rows, parts_of
 from models.space import integer
 
 FEW = 50  # control rows that took a step, below which the next one isn't modelled among them
+PARTS = 5  # of the units; a bag sets one of them aside
+SPREAD = (PARTS - 1) / PARTS**0.5  # of answers from samples of units, over that of bags
 OFTEN = 0.05  # share of rows at the least value, from which an amount is modelled in two parts
 
 
@@ -44,12 +49,12 @@ class SBoostConfig(BoostConfig):
     """Settings of the model, and how many of it there are."""
 
     bags: int = integer(
-        1, 1, 64, "Models that answer together, each of units weighed in its own way."
+        1, 1, 64, "Models that answer together, each stopped by other units than the others."
     )
 
 
 class SBoost(MetaLearner):
-    """One model over features and treatment; or several, each of a Bayesian bootstrap of the units."""
+    """One model over features and treatment; or several, each of other units."""
 
     config: SBoostConfig
     steps: tuple[int, ...] = ()
@@ -68,30 +73,29 @@ class SBoost(MetaLearner):
         rows = among_reached(rows, self.steps)
         return super().fit(rows, validation=held_out, seed=seed, threads=threads, say=say)
 
+    @property
+    def learns_from_validation(self) -> bool:
+        return self.config.bags > 1
+
     def fit_outcome(self, problem: Problem) -> Models:
         rows, held_out = (self._with_levels(part) for part in problem.both)
         width = problem.rows.x.shape[1]
         trees = cast(Trees, problem.base.with_ids(range(width, width + self.shape.factors)))
         least = float(rows.y.min())
         amount = not problem.binary and OFTEN <= (rows.y == least).mean() < 1.0
-        weights = np.ones((1, len(rows)))
-        if self.config.bags > 1:
-            weights = exponential(torch.from_numpy(rows.unit), self.config.bags).numpy()
         models: Models = {"least": least if amount else None, "chance": [], "mean": []}
-        for number, weight in enumerate(weights, start=1):
-            bag = replace(rows, weight=rows.weight * weight)
-            name = "all arms" if len(weights) == 1 else f"all arms, bag {number} of {len(weights)}"
+        bags = self.config.bags
+        for number, both in enumerate(_bags(rows, held_out, bags, trees.seed), start=1):
+            name = "all arms" if bags == 1 else f"all arms, bag {number} of {bags}"
             if amount:
-                some = [part.y > least for part in (bag, held_out)]
-                chance = _fit(bag, held_out, trees, [1.0 * part for part in some], rate=True)
+                some = [part.y > least for part in both]
+                chance = _fit(*both, trees, [1.0 * part for part in some], rate=True)
                 problem.say(f"{name}, whether there is any: {size(chance)}")
                 models["chance"].append(chance)
-                above = [part.y - least for part in (bag, held_out)]
-                mean = _fit(bag, held_out, trees, above, some, amount=True)
+                above = [part.y - least for part in both]
+                mean = _fit(*both, trees, above, some, amount=True)
             else:
-                mean = _fit(
-                    bag, held_out, trees, [part.y for part in (bag, held_out)], rate=problem.binary
-                )
+                mean = _fit(*both, trees, [part.y for part in both], rate=problem.binary)
             problem.say(f"{name}: {size(mean)}")
             models["mean"].append(mean)
         return models
@@ -103,8 +107,15 @@ class SBoost(MetaLearner):
         return np.asarray(self._members(x_num, x_cat).mean(0))
 
     def member_outcomes(self, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray | None:
-        """What each bag expects, [M, N, A, K] float32; None where there is one."""
-        return self.within(self._members(x_num, x_cat)) if self.config.bags > 1 else None
+        """What each bag expects, as far from their mean as other samples of units would be.
+
+        [M, N, A, K] float32; None where there is one.
+        """
+        if self.config.bags == 1:
+            return None
+        members = self.within(self._members(x_num, x_cat))
+        mean = members.mean(0)
+        return np.asarray(mean + np.float32(SPREAD) * (members - mean))
 
     def state(self) -> Any:
         return super().state() | {"steps": list(self.steps)}
@@ -138,6 +149,18 @@ def _each(models: Models, units: EveryArm) -> np.ndarray:
         found *= np.stack([units.answer(model) for model in models["chance"]])
         found += models["least"]
     return found
+
+
+def _bags(rows: Rows, held_out: Rows, bags: int, seed: int) -> Iterator[tuple[Rows, Rows]]:
+    """Rows to learn from and rows to stop by, for each bag."""
+    if bags == 1:
+        yield rows, held_out
+        return
+    whole = rows.joined(held_out)
+    for bag in range(bags):
+        turn, part = divmod(bag, PARTS)
+        aside = parts_of(whole.unit, PARTS, seed + turn) == part
+        yield whole.pick(~aside), whole.pick(aside)
 
 
 def among_reached(rows: Batch, steps: tuple[int, ...]) -> Batch:

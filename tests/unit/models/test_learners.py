@@ -280,6 +280,14 @@ def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
     made("t_boost", shape).fit(rows)
 
 
+def test_what_learned_from_the_validation_fold_is_not_measured_on_it():
+    campaign = load_campaign(Path(__file__).parents[3] / "campaigns" / "game_bonus.yaml")
+    frame = decision_frame(world("game_bonus").log(3000, seed=5), campaign, "world")
+    prepared = prepare(frame, campaign)
+    plan = Plan("", prepared.recipe, "s_boost", small("s_boost") | {"bags": 2}, TrainConfig())
+    assert fit_here(plan, prepared.train, Validation.of(prepared)).validation == {}
+
+
 def test_a_model_with_a_learner_is_saved_and_loaded(tmp_path: Path):
     """Through the frame, the plan, the validation, UpliftModel and MLflow's pyfunc."""
     from models.pyfunc import _load_pyfunc, output_columns

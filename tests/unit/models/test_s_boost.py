@@ -8,6 +8,8 @@ import torch
 
 from models.catalog import build_learner
 from models.data import Batch, Shape
+from models.learners import s_boost
+from models.learners.problem import Rows
 
 ONE_ARM = ((0,), (1,))
 QUICK = {"trees": 80, "learning_rate": 0.1}
@@ -93,3 +95,36 @@ def test_bags_answer_with_their_mean_and_differ() -> None:
     assert members.std(0)[..., 1].mean() > 1e-3
     single = build_learner("s_boost", shape, QUICK).fit(train, validation=held_out)
     assert single.member_outcomes(*x) is None
+
+
+def test_bags_learn_from_every_unit_and_each_stops_by_others() -> None:
+    """Units are whole, each bag sets a fifth aside, and five bags set each unit aside once."""
+    rng = np.random.default_rng(6)
+    unit = rng.integers(0, 400, 1000)
+    rows, held_out = make_rows(unit[:700]), make_rows(unit[700:])
+    aside = []
+    for learn, stop in s_boost._bags(rows, held_out, 7, seed=3):
+        assert len(learn) + len(stop) == 1000
+        assert not set(learn.unit) & set(stop.unit)
+        aside.append(set(stop.unit))
+    assert sum(map(len, aside[:5])) == len(set.union(*aside[:5])) == len(set(unit))
+    assert aside[5] not in aside[:5]  # dealt anew
+    assert list(s_boost._bags(rows, held_out, 1, seed=3)) == [(rows, held_out)]
+
+
+def test_the_spread_of_bags_is_that_of_samples_of_units() -> None:
+    """A mean stands for a learner: of other fifths left out, SPREAD times as far apart is right."""
+    rng = np.random.default_rng(7)
+    logs = rng.normal(size=(400, 500))
+    found = []
+    for log in logs:
+        part = s_boost.parts_of(np.arange(500), s_boost.PARTS, seed=0)
+        means = [log[part != each].mean() for each in range(s_boost.PARTS)]
+        found.append(s_boost.SPREAD**2 * np.var(means, ddof=1))
+    assert np.mean(found) == pytest.approx(logs.mean(1).var(), rel=0.15)
+
+
+def make_rows(unit: np.ndarray) -> Rows:
+    """Rows of which only the units matter."""
+    some = np.arange(len(unit), dtype=np.float64)
+    return Rows(some[:, None], unit, some, some, some, unit)
