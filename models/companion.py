@@ -1,7 +1,7 @@
-"""Trees beside a net: boosted S-learners that have half of its answer.
+"""Trees beside a net: boosted S-learners that have two thirds of its answer.
 
-A net and trees err in different places, so their mean errs less than either. The trees are ``s_boost``
-with ``NetConfig.trees`` bags; they are fit on the rows that the net trained on.
+A net and trees err in different places, so a mean of both errs less than either. The trees are ``s_boost``
+with ``NetConfig.trees`` bags, fit on the rows that the net trained on and those that it stopped by.
 """
 
 from __future__ import annotations

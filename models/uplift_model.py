@@ -26,6 +26,7 @@ from models.uncertainty import CONFIDENCE, Intervals
 CAMPAIGN, ENCODER, MODEL, WEIGHTS = "campaign.json", "encoder.json", "model.json", "net.pt"
 FORMAT = 2  # of the folder; a newer one than we know is refused
 TREES = "s_boost"  # what a net's trees are
+TREES_SHARE = 2 / 3  # of the answer
 
 
 @dataclass
@@ -38,7 +39,7 @@ class UpliftModel:
         shape: What it was built for.
         encoder, scaler: Features in, outcomes out.
         net: The trained net, on the CPU, or learner.
-        trees: A learner that has half of the answer (:mod:`models.companion`), or None.
+        trees: A learner that has two thirds of the answer (:mod:`models.companion`), or None.
         campaign: With ``'*'`` in its features expanded.
         price: lambda, the return that a unit of cost must bring, at the campaign's budget.
         limit_prices: What one more unit of each of the campaign's other limits brings, by its name.
@@ -83,7 +84,8 @@ class UpliftModel:
             encoded = self.encoder.encode(batch)
             outcomes = predict(self.net, *encoded, batch_size=batch_size)
             if self.trees is not None:
-                outcomes = (outcomes + predict(self.trees, *encoded)) / 2
+                outcomes *= 1.0 - TREES_SHARE
+                outcomes += TREES_SHARE * predict(self.trees, *encoded)
             parts.append(self.scaler.restore(outcomes.astype(np.float64)))
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
@@ -112,7 +114,7 @@ class UpliftModel:
             members = self._members(*self.encoder.encode(batch), batch_size)
             if max(map(len, members)) < 2:
                 return None
-            parts.append(Intervals.of(members, self.campaign, confidence))
+            parts.append(Intervals.of(members, self._weights, self.campaign, confidence))
         return Intervals.joined(parts)
 
     def _members(self, x_num: np.ndarray, x_cat: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -138,8 +140,15 @@ class UpliftModel:
         parts = self._members(*self.encoder.encode(table), batch_size)
         if (count := max(map(len, parts))) < 2:
             return None
-        pairs = np.mean([part[np.arange(count) % len(part)] for part in parts], axis=0)
-        return np.asarray(pairs + np.mean([part.mean(0) for part in parts], axis=0) - pairs.mean(0))
+        several = [part[np.arange(count) % len(part)] for part in parts]
+        pairs = np.average(several, axis=0, weights=self._weights)
+        mean = np.average([part.mean(0) for part in parts], axis=0, weights=self._weights)
+        return np.asarray(pairs + mean - pairs.mean(0))
+
+    @property
+    def _weights(self) -> list[float]:
+        """Shares of the answer: the net's, and the trees'."""
+        return [1.0] if self.trees is None else [1.0 - TREES_SHARE, TREES_SHARE]
 
     def save(self, folder: Path) -> None:
         """Write the model into a folder, made if missing: JSON and a state dict (or what a learner

@@ -1,7 +1,7 @@
 """What do several nets, and trees beside them, add to decisions, at what cost, and do intervals hold?
 
 MTMT on the worlds of ``benchmarks.models.worlds``: members that share their trunk or nothing and weigh
-units each in its own way (``bootstrap``), each form with and without the trees that have half of the answer.
+units each in its own way (``bootstrap``), each form with and without the trees that have two thirds of the answer.
 Told are the share of the oracle's value at each budget, the processor's seconds on one thread, and how
 often the 90% interval of an arm's value held the truth.
 

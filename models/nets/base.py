@@ -29,7 +29,9 @@ class NetConfig(Config):
         "trunk", SHARES, "What they share: the layers that read features, or nothing."
     )
     bootstrap: bool = flag(False, "Each weighs units in its own way.")
-    trees: int = integer(0, 0, 64, "Bags of boosted trees that have half of the answer; 0: none.")
+    trees: int = integer(
+        0, 0, 64, "Bags of boosted trees that have two thirds of the answer; 0: none."
+    )
 
 
 class Net(nn.Module):

@@ -69,7 +69,9 @@ class MTMTConfig(NetConfig):
         "mmoe", ("mmoe", "ple", "apem", "resnet", "mlp"), "Encoder of the user's features."
     )
     points: int = integer(16, 1, 1024, "Inducing points of the apem encoder.")
-    trees: int = integer(4, 0, 64, "Bags of boosted trees that have half of the answer; 0: none.")
+    trees: int = integer(
+        4, 0, 64, "Bags of boosted trees that have two thirds of the answer; 0: none."
+    )
     multi_task: bool = flag(True, "One net for all outcomes, not one an outcome.")
     interaction: bool = flag(True, "Co-attention of treatment and features (eq. 6).")
     enhancer: bool = flag(True, "MLPs on the treatment-aware features (eq. 7).")

@@ -63,7 +63,7 @@ class Unsure(Linear):
 
     def intervals(self, columns: Mapping[str, np.ndarray]) -> Intervals:
         outcomes = self.predict(columns)
-        return Intervals.of([np.stack([0.9 * outcomes, 1.1 * outcomes])], self.campaign)
+        return Intervals.of([np.stack([0.9 * outcomes, 1.1 * outcomes])], [1.0], self.campaign)
 
 
 def table(count: int, seed: int = 0) -> pd.DataFrame:
