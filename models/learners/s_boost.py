@@ -49,7 +49,7 @@ class SBoostConfig(BoostConfig):
     """Settings of the model, and how many of it there are."""
 
     bags: int = integer(
-        1, 1, 64, "Models that answer together, each stopped by other units than the others."
+        4, 1, 64, "Models that answer together, each stopped by other units than the others."
     )
 
 

@@ -12,7 +12,7 @@ from models.learners import s_boost
 from models.learners.problem import Rows
 
 ONE_ARM = ((0,), (1,))
-QUICK = {"trees": 80, "learning_rate": 0.1}
+QUICK = {"trees": 80, "learning_rate": 0.1, "bags": 1}
 
 
 def chained(count: int, seed: int) -> tuple[Batch, np.ndarray]:
