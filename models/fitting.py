@@ -19,12 +19,14 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, Worker
 from campaigns.errors import EnvironmentProblem, UpdraftError
 from models.capacity import require
 from models.data import Batch
-from models.dataset import STREAM_BYTES, load
+from models.dataset import count_rows, load
 from models.interrupt import interruptible
 from models.learners.base import Learner
 from models.plan import Plan
 from models.progress import Say, quiet
 from models.selection import Validation
+
+MOST_BYTES = 2**30  # of a learner's rows as tensors; it holds several copies of twice the width
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,11 @@ def as_it_can(
         say(f"{plan.name} is fit on CPUs: the GPU is left alone")
     if unused := sorted(set(training) - {"seed"}):
         say(f"{plan.name} has no epochs: model.training ({', '.join(unused)}) has no part in it")
-    if plan.streamed:
-        rows = max(STREAM_BYTES // plan.recipe.row_bytes, 1)
-        say(f"{plan.name} holds its rows in memory: about {rows} rows are taken, if there are more")
-        return replace(plan, streamed=False, rows=rows)
-    return plan
+    most = max(MOST_BYTES // plan.recipe.row_bytes, 1)
+    if (count := count_rows(plan.source)) <= most:
+        return replace(plan, streamed=False)
+    say(f"{plan.name} holds its rows in memory: about {most:,} of {count:,} are taken")
+    return replace(plan, streamed=False, rows=most)
 
 
 def _work(plan: Plan) -> Iterator[str | Fitted]:

@@ -78,14 +78,15 @@ class SBoost(MetaLearner):
         return self.config.bags > 1
 
     def fit_outcome(self, problem: Problem) -> Models:
-        rows, held_out = (self._with_levels(part) for part in problem.both)
         width = problem.rows.x.shape[1]
         trees = cast(Trees, problem.base.with_ids(range(width, width + self.shape.factors)))
-        least = float(rows.y.min())
-        amount = not problem.binary and OFTEN <= (rows.y == least).mean() < 1.0
+        least = float(problem.rows.y.min())
+        amount = not problem.binary and OFTEN <= (problem.rows.y == least).mean() < 1.0
         models: Models = {"least": least if amount else None, "chance": [], "mean": []}
         bags = self.config.bags
-        for number, both in enumerate(_bags(rows, held_out, bags, trees.seed), start=1):
+        for number, each in enumerate(_bags(*problem.both, bags, trees.seed), start=1):
+            learn, stop = (self._with_levels(part) for part in each)
+            both = learn, stop
             name = "all arms" if bags == 1 else f"all arms, bag {number} of {bags}"
             if amount:
                 some = [part.y > least for part in both]
@@ -156,11 +157,14 @@ def _bags(rows: Rows, held_out: Rows, bags: int, seed: int) -> Iterator[tuple[Ro
     if bags == 1:
         yield rows, held_out
         return
-    whole = rows.joined(held_out)
+    units = np.concatenate([rows.unit, held_out.unit])
     for bag in range(bags):
         turn, part = divmod(bag, PARTS)
-        aside = parts_of(whole.unit, PARTS, seed + turn) == part
-        yield whole.pick(~aside), whole.pick(aside)
+        aside = np.split(parts_of(units, PARTS, seed + turn) == part, [len(rows)])
+        yield (
+            rows.pick(~aside[0]).joined(held_out.pick(~aside[1])),
+            rows.pick(aside[0]).joined(held_out.pick(aside[1])),
+        )
 
 
 def among_reached(rows: Batch, steps: tuple[int, ...]) -> Batch:

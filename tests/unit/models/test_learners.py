@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import run
@@ -22,10 +23,10 @@ from campaigns.worlds import world
 from models.catalog import build, build_learner, catalog
 from models.data import Batch, Shape
 from models.dataset import prepare
-from models.fitting import fit_here
+from models.fitting import as_it_can, fit_here
 from models.inference import predict
 from models.learners.base import FILE, Learner
-from models.plan import Plan
+from models.plan import Plan, make_plan
 from models.selection import Validation
 from models.training import TrainConfig
 from models.uplift_model import UpliftModel
@@ -286,6 +287,19 @@ def test_what_learned_from_the_validation_fold_is_not_measured_on_it():
     prepared = prepare(frame, campaign)
     plan = Plan("", prepared.recipe, "s_boost", small("s_boost") | {"bags": 2}, TrainConfig())
     assert fit_here(plan, prepared.train, Validation.of(prepared)).validation == {}
+
+
+def test_a_learner_takes_as_many_rows_as_memory_holds(tmp_path: Path, monkeypatch):
+    campaign = load_campaign(Path(__file__).parents[3] / "campaigns" / "game_bonus.yaml")
+    path, said = tmp_path / "frame.parquet", []
+    decision_frame(world("game_bonus").log(3000, seed=5), campaign, "world").to_parquet(path)
+    plan = replace(make_plan(path, campaign, {}, TrainConfig()), name="s_boost", streamed=True)
+    whole = as_it_can(plan, {}, say=said.append)
+    assert (whole.streamed, whole.rows, said) == (False, None, [])
+    monkeypatch.setattr("models.fitting.MOST_BYTES", 1000 * plan.recipe.row_bytes)
+    some = as_it_can(plan, {}, say=said.append)
+    assert (some.streamed, some.rows) == (False, 1000)
+    assert said == ["s_boost holds its rows in memory: about 1,000 of 3,000 are taken"]
 
 
 def test_a_model_with_a_learner_is_saved_and_loaded(tmp_path: Path):
