@@ -140,12 +140,16 @@ class Validation:
 
         A ranking net expects no outcomes before it is finished, so its own objective is its score.
         """
-        loss = mean_loss(net, self.rows)
-        if isinstance(net, RankingNet):
-            return {"loss": loss, "score": -loss}
         rows = self.rows
+        if isinstance(net, RankingNet):
+            loss = mean_loss(net, rows)
+            return {"loss": loss, "score": -loss}
         predicted = predict(net, rows.x_num.cpu().numpy(), rows.x_cat.cpu().numpy())
-        measured = {"loss": loss, "score": -factual_loss(net, predicted, rows)}
+        factual = factual_loss(net, predicted, rows)
+        loss = (
+            factual if isinstance(net, Learner) else mean_loss(net, rows)
+        )  # a learner has no other
+        measured = {"loss": loss, "score": -factual}
         if self.judge is not None:
             mine = predicted[self.judge.places].astype(np.float64)
             outcomes = self.recipe.scaler.restore(mine)
@@ -157,7 +161,7 @@ def factual_loss(net: nn.Module | Learner, predicted: np.ndarray, rows: Batch) -
     """Loss of the outcomes that were observed, under the arms that were given.
 
     Args:
-        net: Tells which binary outcomes it takes for chances; a learner takes none.
+        net: Tells which binary outcomes it takes for chances; a learner takes none, as nets under ``mse``.
         predicted: What it expects of the rows in training units, [N, A, K].
         rows: Their arms, outcomes, masks and weights.
     """
@@ -172,8 +176,8 @@ def factual_loss(net: nn.Module | Learner, predicted: np.ndarray, rows: Batch) -
     return float((loss * rows.y_mask * rows.weight[:, None]).sum(1).mean())
 
 
-def mean_loss(net: nn.Module | Learner, rows: Batch) -> float:
-    """The loss of a net or a learner over all rows, by their number; of a cohort, where it ranks one."""
+def mean_loss(net: nn.Module, rows: Batch) -> float:
+    """The loss of a net over all rows, by their number; of a cohort, where it ranks one."""
     if isinstance(net, RankingNet):
         return net.cohort_loss(rows, ROWS)
     total = 0.0

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 from zipfile import ZIP_DEFLATED, BadZipFile
 
 import numpy as np
-import torch
 
 from campaigns.errors import DataError, EnvironmentProblem
 from models.data import Batch, Shape
@@ -127,13 +126,6 @@ class Learner(ABC):
     def member_outcomes(self, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray | None:
         """What each draw of a posterior expects, [M, N, A, K] float32; None of a learner without one."""
         return None
-
-    def loss(self, batch: Batch) -> dict[str, float]:
-        """Weighted squared error of the given arm's outcomes, as nets take it under ``mse``."""
-        answers = self.potential_outcomes(batch.x_num.cpu().numpy(), batch.x_cat.cpu().numpy())
-        given = torch.from_numpy(answers)[torch.arange(len(batch)), batch.arm.cpu()]
-        squared = (given - batch.y.cpu()).square() * batch.y_mask.cpu()
-        return {"loss": float((squared * batch.weight.cpu()[:, None]).mean(0).sum())}
 
     def save(self, folder: Path) -> None:
         """Write what was learned into a folder; skops stores no pickles."""

@@ -60,7 +60,7 @@ class EveryArm:
         """What a model expects, [N, A]."""
         units, arms = len(self.x), len(self.levels)
         if units <= SOME_ROWS or not _small(model):
-            return answer(model, self._table).reshape(units, arms)
+            return answer(model, self.table).reshape(units, arms)
         trees = list(_trees(model, self))
         total = np.full((arms, units), model._baseline_prediction.item())
         for start in range(0, units, ROWS):
@@ -77,7 +77,7 @@ class EveryArm:
         return [code.astype(np.uint8) for code in (*numbers, *self.x[:, len(self.grid) :].T)]
 
     @cached_property
-    def _table(self) -> np.ndarray:
+    def table(self) -> np.ndarray:
         """The features of each unit under each arm, [N * A, F + C]."""
         arms = np.tile(self.levels, (len(self.x), 1))
         return np.concatenate([np.repeat(self.x, len(self.levels), axis=0), arms], axis=1)
