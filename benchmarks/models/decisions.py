@@ -7,7 +7,8 @@ it the error of the effects (PEHE) and their correlation with the truth, and the
 from log to answers.
 
 Ours learn from the pipeline's training fold (60% of the units) and stop by its validation fold (20%),
-bags of trees learn from both; the test fold is the gate's. EconML's learners get all rows, as a user who has no gate would have it.
+bags of trees learn from both; the test fold is the gate's. EconML's learners get all rows, as a user
+who has no gate would have it.
 EconML's causal forest takes minutes a world, so only the long form has it.
 
 Run: ``python -m benchmarks.models.decisions [--full] [--models mtmt,x_boost] [--json out.json]``

@@ -74,9 +74,7 @@ def measured(world: str, rows: int, units: int, rounds: int) -> dict[str, float]
     splits = [_splits(tree.nodes, x.shape[1]) for m in models for (tree,) in m._predictors]
 
     def walked() -> list[np.ndarray]:
-        table = np.concatenate(
-            [np.repeat(x, len(levels), axis=0), np.tile(levels, (len(x), 1))], axis=1
-        )
+        table = EveryArm(x, learner.grid, levels).table
         return [answer(model, table).reshape(len(x), len(levels)) for model in models]
 
     def at_once() -> list[np.ndarray]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 
-def bonus_text(model: str, *, name: str = "bonus", rows: int = 24_000) -> str:
+def bonus_text(
+    model: str = "{}", *, name: str = "bonus", rows: int = 24_000, source: str | None = None
+) -> str:
     """A campaign file on the simulated game, with six of its numbers and two of its categories.
 
     Args:
         model: The ``model`` key, in YAML's flow style.
         name: The campaign's, which draws its folds.
         rows: Of the simulated log.
+        source: The ``source`` key in its place, in YAML's flow style.
     """
+    source = source or f"{{kind: simulator, world: game_bonus, rows: {rows}}}"
     return f"""
 name: {name}
 unit: player_id
-source: {{kind: simulator, world: game_bonus, rows: {rows}}}
+source: {source}
 timestamp: event_timestamp
 features:
   numeric: [days_since_login, games_7d, win_rate_7d, sessions_30d, session_minutes, friends]

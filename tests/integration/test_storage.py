@@ -15,25 +15,16 @@ from campaigns.errors import CampaignError, DataError, RemoteError
 from campaigns.loading import parse_campaign
 from campaigns.settings import Settings
 from campaigns.sources import located, read_file
+from campaigns.spec import Campaign
 from campaigns.worlds import world
 from feature_repo.retrieval import resolved
 from models.data import Batch
 from models.dataset import count_rows, prepare
+from tests.integration.bonus import bonus_text
 
-CAMPAIGN = """
-name: bonus
-unit: player_id
-source: {{kind: {kind}, path: "{path}"}}
-timestamp: event_timestamp
-features: {{numeric: [days_since_login, games_7d, win_rate_7d], categorical: [device, region]}}
-treatments:
-  bonus: {{column: bonus, control: none, levels: {{none: , coins: {{cost: 0.30}}, skin: {{cost: 0.55}}}}}}
-propensity: propensity
-outcomes:
-  login_next_day: {{kind: binary, value: 1.0}}
-  plays_more_7d: {{kind: binary, value: 2.0}}
-budget: {{amount: 350.0}}
-"""
+
+def campaign_of(kind: str, path: str | Path) -> Campaign:
+    return parse_campaign(bonus_text(source=f'{{kind: {kind}, path: "{path}"}}'))
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +46,7 @@ def test_a_campaigns_table_may_lie_in_a_bucket(
         local.write_bytes(gzip.compress(text) if kind == "csv.gz" else text)
     remote = f"{s3}/tables/log.{kind}"
     fs.copy_files(str(local), remote)
-    here, there = (
-        parse_campaign(CAMPAIGN.format(kind=kind.removesuffix(".gz"), path=path))
-        for path in (local, remote)
-    )
+    here, there = (campaign_of(kind.removesuffix(".gz"), path) for path in (local, remote))
     assert located(there, tmp_path, Settings(home=tmp_path)).source == there.source
     frame = resolved(there)[1]
     assert frame is not None
@@ -73,7 +61,7 @@ def batches(batch: Batch) -> list[torch.Tensor]:
 def test_a_training_frame_is_the_same_wherever_it_lies(
     store: str, log: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    campaign = parse_campaign(CAMPAIGN.format(kind="parquet", path=log))
+    campaign = campaign_of("parquet", log)
     frame, local = resolved(campaign)[1], tmp_path / "frame.parquet"
     assert frame is not None
     frame.to_parquet(local)
