@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -162,12 +163,15 @@ class FeatureRepository:
             raise DataError(f"materialize: until {until} has no zone; give a UTC time")
         if until is not None:
             self._state.set_mark(None)  # first: half of it done, the next one must start over too
-            return self._load_online(until, None)[0]
-        written = 0
-        for _ in range(2):  # once more for units that were pushed meanwhile
-            count, newest = self._load_online(None, self._state.mark())
-            self._state.set_mark(newest)
+            return self._load_online(until, None, self._state.writing)[0]
+        written, count = 0, WRITE_BATCH
+        while count >= WRITE_BATCH:
+            count = self._catch_up(self._state.writing)
             written += count
+        # What was pushed after the log was read may lie under older rows now. Once more, for these few,
+        # while nobody can push between reading and writing.
+        with self._state.writing():
+            written += self._catch_up(nullcontext)
         return written
 
     def online(self, unit_ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -220,14 +224,23 @@ class FeatureRepository:
                 once_free(partial(feast.push, PUSH_SOURCE, fresh, to=PushMode.ONLINE))
         return len(fresh)
 
+    def _catch_up(self, alone: Callable[[], AbstractContextManager[None]]) -> int:
+        """Write the units with rows that are newer than the mark, and move it; returns how many."""
+        count, newest = self._load_online(None, self._state.mark(), alone)
+        self._state.set_mark(newest)
+        return count
+
     def _load_online(
-        self, until: datetime | None, created_after: datetime | None
+        self,
+        until: datetime | None,
+        created_after: datetime | None,
+        alone: Callable[[], AbstractContextManager[None]],
     ) -> tuple[int, datetime | None]:
         """Write the log's latest rows; returns how many, and when the log's newest was created."""
         latest, newest = self.log.latest(until, created_after)
         for start in range(0, latest.num_rows, WRITE_BATCH):
             rows = latest.slice(start, WRITE_BATCH).to_pandas()
-            with self._state.writing():
+            with alone():
                 once_free(partial(self._feast.provider.ingest_df, self._view, rows))
         return latest.num_rows, newest
 

@@ -355,6 +355,28 @@ def test_decisions_are_served_while_others_push_and_materialize(
     assert repository.online(["u7"])["games"].tolist() == [1.0]
 
 
+def test_what_is_pushed_between_reading_the_log_and_writing_stays_online(
+    make: Callable[..., FeatureRepository], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, other = make(), make()
+    repository.ingest(seen(("a", 0, 0.0, "ios")))
+    latest, pushes = repository.log.latest, []
+
+    def and_somebody_pushes(*asked: datetime | None) -> object:
+        found, step = latest(*asked), len(pushes) + 1
+        rows = fresh(("a", step, float(step), "web"))
+        pushes.append(threading.Thread(target=other.push, args=(rows,)))
+        pushes[-1].start()
+        pushes[-1].join(2.0)  # unless it has to wait
+        return found
+
+    monkeypatch.setattr(repository.log, "latest", and_somebody_pushes)
+    repository.materialize()
+    for push in pushes:
+        push.join()
+    assert repository.online(["a"])["games"].tolist() == [float(len(pushes))]
+
+
 # The campaign
 
 
