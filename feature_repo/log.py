@@ -14,11 +14,12 @@ import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.locks import locked
@@ -128,6 +129,10 @@ class FeatureLog:
 
     def _unknown(self, rows: pa.Table) -> pa.Table:
         """The rows that the log doesn't hold with just these values, in the order of time."""
+        times = pc.min_max(rows[TIME]).as_py()
+        parts = [part for part in self._parts() if _overlaps(part, times["min"], times["max"])]
+        if not parts:  # most appends are of a time of their own: nothing to compare them with
+            return rows.sort_by([(TIME, "ascending"), (UNIT, "ascending")])
         names = ", ".join(quoted(name) for name in rows.column_names)
         query = (
             f"SELECT {names} FROM rows EXCEPT (SELECT {names} FROM read_parquet($parts) "
@@ -136,7 +141,7 @@ class FeatureLog:
         )
         with self._database.cursor() as cursor:
             cursor.register("rows", rows)
-            return _run(cursor, query, parts=self._parts())
+            return _run(cursor, query, parts=parts)
 
     def _write(self, table: pa.Table) -> None:
         """Add a file that is whole from the moment that it has its name."""
@@ -165,6 +170,20 @@ class FeatureLog:
             self._write(_run(cursor, query, parts=parts))
         for part in parts:
             part.unlink()
+
+
+def _overlaps(part: Path, first: datetime, last: datetime) -> bool:
+    """Whether a part has rows of the times between."""
+    return any(first <= latest and earliest <= last for earliest, latest in _spans(part))
+
+
+@lru_cache(maxsize=4096)  # a part never changes, and none gets the name of another
+def _spans(part: Path) -> list[tuple[datetime, datetime]]:
+    """From when to when each row group's rows are."""
+    meta = pq.read_metadata(part)
+    column = meta.schema.names.index(TIME)
+    groups = [meta.row_group(number).column(column) for number in range(meta.num_row_groups)]
+    return [(group.statistics.min, group.statistics.max) for group in groups if group.num_values]
 
 
 def quoted(name: str) -> str:
