@@ -15,6 +15,7 @@ from models.learners.base import Learner
 from models.nets.base import Net
 
 CELLS = 2**21  # of a table that a learner is asked about at a time
+NET_CELLS = {"cpu": 2**16, "cuda": 2**22}  # and a net: what it makes of them stays in the cache
 
 
 def predict(
@@ -30,7 +31,8 @@ def predict(
         net: A net, bare or wrapped; it must be on the device already unless that is ``auto``. Or a
             learner, which knows no device.
         x_num, x_cat: Encoded features, [N, F_n] and [N, F_c].
-        batch_size: Rows at a time; of a learner, at least.
+        batch_size: Rows at a time; a net is asked about fewer where there are many features, a
+            learner about more where there are few.
         device: ``auto`` is where the net's weights are.
     """
     if isinstance(net, Learner):
@@ -80,10 +82,11 @@ def _ask(
     place = next(model.parameters()).device if device == "auto" else find_device(device)
     model.to(place)
     training = model.training
+    step = max(1, min(batch_size, NET_CELLS[place.type] // model.shape.features))
     model.eval()
     with torch.inference_mode():
-        for start in range(0, len(x_num), batch_size):
-            rows = slice(start, start + batch_size)
+        for start in range(0, len(x_num), step):
+            rows = slice(start, start + step)
             numbers = torch.as_tensor(x_num[rows], dtype=torch.float32, device=place)
             ids = torch.as_tensor(x_cat[rows], dtype=torch.int64, device=place)
             outcomes[rows] = method(numbers, ids).cpu().numpy()

@@ -81,7 +81,7 @@ def make_plan(
     recipe = fit_recipe(place, campaign, seed=training.seed)
     recipe = replace(recipe, randomized=bool(getattr(entry(name).net, "randomized", False)))
     streamed = not fits_in_memory(place, recipe) if streamed is None else streamed
-    training = sized(training, count_rows(place) * SHARES[TRAIN])
+    training = sized(training, count_rows(place) * SHARES[TRAIN], recipe.shape.features)
     return Plan(place, recipe, name, full, training, cpus, streamed)
 
 

@@ -65,9 +65,10 @@ class TrainConfig(Config):
 
 
 STEPS, BATCHES = 120, (128, 4096)  # of an epoch, where the batch size is left open; its ends
+BATCH_CELLS = 2**18  # rows x features of such a batch at most, for tables of hundreds of features
 
 
-def sized(config: TrainConfig, rows: float) -> TrainConfig:
+def sized(config: TrainConfig, rows: float, features: int) -> TrainConfig:
     """The config with a batch size: where it is open, the power of two that makes ``STEPS`` an epoch.
 
     Small frames need the steps: on 12,000 rows of game_bonus, batches of 256 in place of 2,048 took
@@ -76,7 +77,8 @@ def sized(config: TrainConfig, rows: float) -> TrainConfig:
     if config.batch_size:
         return config
     wanted = 2 ** round(math.log2(max(rows, 1.0) / STEPS))
-    return replace(config, batch_size=int(min(max(wanted, BATCHES[0]), BATCHES[1])))
+    most = min(BATCHES[1], 2 ** int(math.log2(BATCH_CELLS / features)))
+    return replace(config, batch_size=int(min(max(wanted, BATCHES[0]), max(most, BATCHES[0]))))
 
 
 @dataclass(frozen=True)

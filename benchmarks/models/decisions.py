@@ -122,7 +122,11 @@ def fit_model(
         model = build_learner(name, recipe.shape, config)
         model.fit(prepared.train, validation=prepared.validation, seed=seed)
     else:
-        settings = sized(train_config(training or {}, seed=seed, device="cpu"), len(prepared.train))
+        settings = sized(
+            train_config(training or {}, seed=seed, device="cpu"),
+            len(prepared.train),
+            recipe.shape.features,
+        )
         model = build(name, recipe.shape, config, seed=seed)
         model.start_from(recipe.scaler.start)
         batches = InMemoryBatches(prepared.train, settings.batch_size, seed)

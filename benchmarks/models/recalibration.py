@@ -94,7 +94,11 @@ def trained(made: Case, name: str, seed: int) -> Callable[[Any], np.ndarray]:
         model = build_learner(name, recipe.shape)
         model.fit(prepared.train, validation=prepared.validation, seed=seed)
     else:
-        settings = sized(train_config({}, seed=seed, device="cpu"), len(prepared.train))
+        settings = sized(
+            train_config({}, seed=seed, device="cpu"),
+            len(prepared.train),
+            prepared.recipe.shape.features,
+        )
         model = build(name, recipe.shape, seed=seed)
         model.start_from(recipe.scaler.start)
         batches = InMemoryBatches(prepared.train, settings.batch_size, seed)

@@ -192,7 +192,11 @@ def snapshots(
     seen = prepared.validation.x_num.numpy(), prepared.validation.x_cat.numpy()
     weight = resamples(len(held.arm), RESAMPLES, seed)
     settings = train_config({"metric": "loss", "mode": "min", **training}, seed=seed, device="cpu")
-    settings = sized(replace(settings, patience=settings.epochs), len(prepared.train))
+    settings = sized(
+        replace(settings, patience=settings.epochs),
+        len(prepared.train),
+        prepared.recipe.shape.features,
+    )
     found: list[Snapshot] = []
 
     def outcomes(net: nn.Module, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray:

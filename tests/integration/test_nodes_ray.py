@@ -96,7 +96,7 @@ def undisturbed() -> list[float]:
     table = decision_frame(world("game_bonus").log(ROWS, seed=1), CAMPAIGN, "log")
     settings = train_config(TRAINING)
     prepared = prepare(table, CAMPAIGN, seed=settings.seed)
-    settings = sized(settings, len(table) * SHARES[TRAIN])
+    settings = sized(settings, len(table) * SHARES[TRAIN], prepared.recipe.shape.features)
     net = build("s_learner", prepared.recipe.shape, {}, seed=settings.seed)
     net.start_from(prepared.recipe.scaler.start)
     reports: list[EpochReport] = []

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from campaigns.errors import CampaignError, CheckFailed, DataError, EnvironmentProblem
+from models import inference
 from models.catalog import build
 from models.data import Batch, Shape
 from models.training import (
@@ -46,7 +47,7 @@ def validate(net: Any) -> dict[str, float]:
 
 
 def train(config: TrainConfig, *, net: Any = None, **more: Any) -> tuple[Any, Any]:
-    config = sized(config, len(ROWS))
+    config = sized(config, len(ROWS), SHAPE.features)
     net = net or build("mtmt", SHAPE, {**SMALL, "dropout": 0.2}, seed=0)
     batches = more.pop("batches", InMemoryBatches(ROWS, config.batch_size, config.seed))
     return net, fit(net, batches, more.pop("validate", validate), config, **more)
@@ -100,6 +101,29 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(precision):
     assert resumed.history == whole.history
     assert resumed.best_epoch == whole.best_epoch
     assert same(resumed.best_state, whole.best_state)
+
+
+@pytest.mark.parametrize(
+    ("rows", "features", "size"),
+    [(100, 5, 128), (12_000, 5, 128), (60_000, 12, 512), (10_000_000, 12, 4096),
+     (600_000, 700, 256), (600_000, 20_000, 128)],
+)  # fmt: skip
+def test_an_open_batch_size_follows_rows_and_features(rows: int, features: int, size: int):
+    assert sized(TrainConfig(), rows, features).batch_size == size
+    assert sized(TrainConfig(batch_size=77), rows, features).batch_size == 77
+
+
+def test_wide_tables_are_asked_in_small_parts_and_answered_alike(monkeypatch: pytest.MonkeyPatch):
+    net = build("mtmt", SHAPE, SMALL, seed=0)
+    whole = predict(net, ROWS.x_num.numpy(), ROWS.x_cat.numpy())
+    monkeypatch.setitem(inference.NET_CELLS, "cpu", 7 * SHAPE.features)
+    asked, answer = [], net.potential_outcomes
+    monkeypatch.setattr(
+        net, "potential_outcomes", lambda *x: (asked.append(len(x[0])), answer(*x))[1]
+    )
+    parts = predict(net, ROWS.x_num.numpy(), ROWS.x_cat.numpy())
+    assert max(asked) == 7
+    assert parts == pytest.approx(whole, rel=1e-4, abs=1e-6)
 
 
 def test_resuming_a_finished_run_trains_no_more():
