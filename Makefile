@@ -51,11 +51,11 @@ format: install ## Format, and mend what the linter can
 ui: install ## Start MLflow and Evidently and print their links
 	$(BIN)/updraft ui
 
-# The commit's time stands in for the build's, so that the same commit gives the same files.
+# The commit's time stands in for the build's. Only BuildKit reads Dockerfile.dockerignore; without it all of the folder is sent.
 images: ## Build the container images of every role
 	@release=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml); epoch=$$(git log -1 --format=%ct); \
 	for role in $(ROLES); do \
-	  docker build --file infra/images/Dockerfile --target $$role --build-arg SOURCE_DATE_EPOCH=$$epoch --tag updraft/$$role:$$release . || exit; \
+	  DOCKER_BUILDKIT=1 docker build --file infra/images/Dockerfile --target $$role --build-arg SOURCE_DATE_EPOCH=$$epoch --tag updraft/$$role:$$release . || exit; \
 	done
 
 validate-manifests: ## Have the current kube context's API server check every manifest; nothing is changed

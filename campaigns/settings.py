@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     kfp_token: SecretStr | None = Field(None, description="Bearer token for that API.")
     kfp_namespace: str | None = Field(None, description="Its namespace, in multi-user mode.")
     image: str = Field(
-        "updraft:latest", description="Container image of the compiled pipelines' steps."
+        "updraft/step:0.1.0", description="Container image of the compiled pipelines' steps."
     )
     platform: Path | None = Field(
         None, description="File (YAML) of what the cluster gives the compiled pipelines' steps."
