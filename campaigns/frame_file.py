@@ -19,7 +19,7 @@ class FrameFile:
     """A decision frame as Parquet. Row numbers, which are the frames' index, count from 0.
 
     Args:
-        path: The file.
+        path: The file; of columns alone, also a folder of files.
         campaign: With features spelled out.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +18,7 @@ from campaigns.frame import (
     decision_frames,
     expand_features,
 )
+from campaigns.frame_file import FrameFile
 from campaigns.settings import Settings
 from campaigns.sources import Log, read_table, source_name
 from campaigns.spec import Campaign, EventsSource
@@ -70,7 +72,7 @@ def retrieve(
     Raises:
         DataError: Everything that is wrong with the log, one line each; or there is no decision at all.
     """
-    from feature_repo.bulk import check_ids, in_order_of_time, join_features, pieces_of, spool
+    from feature_repo.bulk import in_order_of_time, join_features, pieces_of, spool
     from feature_repo.store import FeatureRepository
 
     repository = FeatureRepository(campaign, settings)
@@ -79,9 +81,7 @@ def retrieve(
         spooled.mkdir()
         rows = 0
         if not isinstance(campaign.source, EventsSource) and log is not None:
-            rows = spool(_decisions(campaign, log), campaign, spooled)
-            if "decision_id" in log.head:
-                check_ids(spooled, Path(work), source_name(campaign))
+            rows = _spool_log(campaign, log, spooled, Path(work))
         if logged is not None and len(logged):
             rows += spool([logged], campaign, spooled)
         if not rows:
@@ -100,6 +100,24 @@ def retrieve(
     return rows
 
 
+@contextmanager
+def logged_decisions(campaign: Campaign, log: Log) -> Iterator[FrameFile]:
+    """The campaign's own log as decisions, in files that go again with the block.
+
+    Args:
+        campaign: With features spelled out; its source is a table.
+        log: A table of any size: a piece of it is in memory at a time.
+
+    Raises:
+        DataError: Everything that is wrong with the log, one line each.
+    """
+    with TemporaryDirectory(prefix="updraft-") as work:
+        spooled = Path(work) / "decisions"
+        spooled.mkdir()
+        _spool_log(campaign, log, spooled, Path(work))
+        yield FrameFile(spooled, campaign)
+
+
 def load_online(
     campaign: Campaign, settings: Settings, say: Callable[[str], None] = lambda message: None
 ) -> int:
@@ -108,6 +126,16 @@ def load_online(
 
     say("loading the online store")
     return FeatureRepository(campaign, settings).materialize()
+
+
+def _spool_log(campaign: Campaign, log: Log, folder: Path, work: Path) -> int:
+    """Write the log's decisions into a folder; returns how many."""
+    from feature_repo.bulk import check_ids, spool
+
+    rows = spool(_decisions(campaign, log), campaign, folder)
+    if "decision_id" in log.head:
+        check_ids(folder, work, source_name(campaign))
+    return rows
 
 
 def _decisions(campaign: Campaign, log: Log) -> Iterator[pd.DataFrame]:

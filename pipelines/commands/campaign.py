@@ -9,6 +9,7 @@ import typer
 
 from campaigns.errors import CampaignError, choices
 from campaigns.settings import Settings
+from campaigns.spec import EventsSource
 from pipelines.commands.options import File, Json, console, open_campaign, print_json
 
 
@@ -76,23 +77,29 @@ def check(file: File, as_json: Json = False) -> None:
     Example:
       updraft check campaigns/game_bonus.yaml
     """
-    from feature_repo.retrieval import resolved
+    from feature_repo.retrieval import logged_decisions, spelled_out
     from models.checks.srm import require_sample_ratio
     from models.suitability import check_campaign
-    from serving.batch import table_columns
     from serving.limits import kept_online, nobody_meant
 
     settings = Settings()
-    campaign, frame = resolved(open_campaign(file, settings))
+    campaign = open_campaign(file, settings)
+    log = None
+    if not isinstance(campaign.source, EventsSource):
+        campaign, log = spelled_out(campaign)
     check_campaign(campaign)
     found: dict[str, Any] = {"campaign": campaign.name, "arms": list(campaign.arm_table.names)}
-    if frame is not None:
-        ratio = require_sample_ratio(frame, campaign)
-        found |= {"rows": len(frame), "units": int(frame["unit_id"].nunique())}
-        found |= {"randomized_rows": int(frame["explored"].sum())}
-        found |= {"sample_ratio_p": ratio.p_value, "by_arm": ratio.counts}
-        if problems := nobody_meant(campaign, table_columns(frame), len(frame)):
-            raise CampaignError("\n".join(f"{file}: {problem}" for problem in problems))
+    if log is not None:
+        with logged_decisions(campaign, log) as stored:
+            frame = stored.without_features()
+            ratio = require_sample_ratio(frame, campaign)
+            found |= {"rows": len(frame), "units": int(frame["unit_id"].nunique())}
+            found |= {"randomized_rows": int(frame["explored"].sum())}
+            found |= {"sample_ratio_p": ratio.p_value, "by_arm": ratio.counts}
+            asked = {name for limit in campaign.limits for name in getattr(limit, "where", {})}
+            columns = {name: stored.read([name])[name].to_numpy() for name in asked}
+            if problems := nobody_meant(campaign, columns, len(frame)):
+                raise CampaignError("\n".join(f"{file}: {problem}" for problem in problems))
     if campaign.limits:
         found["limits"] = kept_online(campaign)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,43 @@ def test_check_refuses_a_broken_trial(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "mine.yaml").write_text(broken)
     assert run(["check", "mine.yaml"]) == 4
     assert "p" in capsys.readouterr().err
+
+
+def with_table(table: pd.DataFrame, folder: Path, more: str = "") -> None:
+    """Write the table, and mine.yaml: game_bonus on it."""
+    table.to_parquet(folder / "log.parquet")
+    text = (ROOT / "campaigns" / "game_bonus.yaml").read_text()
+    source = "source: {kind: parquet, path: log.parquet}"
+    (folder / "mine.yaml").write_text(re.sub(r"source: {.*", source, text) + more)
+
+
+def test_check_of_a_table_in_pieces_says_what_it_says_of_a_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = world("game_bonus").log(3_000, seed=1)
+    with_table(log.assign(decision_id=[f"d{row}" for row in range(len(log))]), tmp_path)
+    told = []
+    for rows in (10_000, 700):
+        monkeypatch.setattr("campaigns.sources.piece_rows", lambda columns, rows=rows: rows)
+        assert run(["check", "mine.yaml", "--json"]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert told[0] == told[1]
+    assert told[0]["rows"] == 3_000
+    with_table(log.assign(decision_id=[f"d{row % 2_000}" for row in range(len(log))]), tmp_path)
+    assert run(["check", "mine.yaml"]) == 3
+    assert "column 'decision_id': 1000 rows repeat an id" in capsys.readouterr().err
+
+
+def test_check_reads_the_columns_that_limits_ask_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = "\nlimits: [{{kind: budget, name: some, amount: 9, where: {{{}}}}}]\n"
+    log = world("game_bonus").log(500, seed=1)
+    with_table(log, tmp_path, more.format(f"device: [{log['device'].mode()[0]}]"))
+    assert run(["check", "mine.yaml"]) == 0
+    with_table(log, tmp_path, more.format("device: [nobody]"))
+    assert run(["check", "mine.yaml"]) == 2
+    assert "limits.0.where: fits none of 500 units" in capsys.readouterr().err
 
 
 def test_check_refuses_a_net_that_is_not_there(
