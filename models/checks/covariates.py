@@ -120,9 +120,12 @@ def covariate_columns(
     for name in campaign.features.numeric:
         value = trial[name].to_numpy(np.float64, na_value=np.nan)
         gone = ~np.isfinite(value)
-        middle = value[~gone].mean() if not gone.all() else 0.0
-        columns += [np.where(gone, middle, value), gone.astype(np.float64)]
-        owner += [name, name]
+        if gone.any():
+            columns.append(gone.astype(np.float64))
+            owner.append(name)
+            value = np.where(gone, 0.0 if gone.all() else value[~gone].mean(), value)
+        columns.append(value)
+        owner.append(name)
     for name in campaign.features.categorical:
         text = trial[name].astype(str).where(trial[name].notna(), "")
         for level in text.value_counts().index[:levels]:
