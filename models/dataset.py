@@ -39,7 +39,7 @@ DIRECTED_WEIGHTS = (
     1.0,
     1.0,
 )  # the same where draws are directed: weights of up to 10 made models worse
-FIT_ROWS = 200_000  # what the encoder and the scaling are fit on, at most (about)
+FIT_ROWS, FIT_CELLS = 200_000, 2**25  # what encoder and scaling are fit on, at most (about)
 STREAM_BYTES = 4 * 2**30  # tensors larger than this are streamed
 KEY = "_unit_key"
 NEEDED = "unit_id arm propensity explored explored_propensity holdout".split()
@@ -121,14 +121,14 @@ class Prepared:
 
 
 def fit_recipe(
-    source: Source, campaign: Campaign, *, rows: int = FIT_ROWS, seed: int = 0
+    source: Source, campaign: Campaign, *, rows: int | None = None, seed: int = 0
 ) -> Recipe:
     """Fit the encoder and the outcomes' scaling on training rows: a seeded sample where there are many.
 
     Args:
         source: A decision frame (``campaigns/frame.py``): a DataFrame, or the path or URI of Parquet.
         campaign: With ``'*'`` among its features expanded.
-        rows: About how many rows to fit on at most.
+        rows: About how many rows to fit on at most; default: 200,000, fewer of more than 160 features.
         seed: Of that sample.
 
     Raises:
@@ -136,6 +136,7 @@ def fit_recipe(
     """
     outcomes = list(campaign.outcomes)
     columns = _columns(campaign)
+    rows = rows or min(FIT_ROWS, FIT_CELLS // len(campaign.features.names))
     rate = rows / max(count_rows(source) * SHARES[TRAIN], 1.0)
     parts = []
     for chunk in _sampled(_chunks(source, columns), rate, seed):
