@@ -13,7 +13,7 @@ from campaigns.errors import DataError, UpdraftError
 from campaigns.pieces import piece_rows
 from campaigns.settings import Settings
 from campaigns.spec import Campaign, CsvSource, EventsSource, ParquetSource, SimulatorSource
-from campaigns.storage import filesystem, is_uri, reaching
+from campaigns.storage import filesystem, is_uri, parquet, reaching
 from campaigns.worlds import world
 
 
@@ -94,8 +94,7 @@ class Log:
         if not isinstance(source, ParquetSource):
             return None
         try:
-            found, path = filesystem(source.path)
-            stored = arrow.dataset(path, filesystem=found, format="parquet")
+            stored = parquet(source.path)
             self.rows = self.rows or piece_rows(len(stored.schema))
             many = stored.count_rows() > self.rows
         except (OSError, pa.ArrowInvalid, UpdraftError):

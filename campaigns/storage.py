@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-from pyarrow import fs
+from pyarrow import dataset, fs
 
 from campaigns.errors import CampaignError, RemoteError
 
@@ -56,6 +56,21 @@ def filesystem(place: str | Path) -> tuple[fs.FileSystem, str]:
             "give a path, s3://bucket/prefix, or install the library for it"
         ) from error
     return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+
+
+def parquet(place: str | Path) -> dataset.Dataset:
+    """A Parquet file, or a folder of them, to be read in batches.
+
+    Raises:
+        FileNotFoundError, OSError: It is missing, or no Parquet.
+        CampaignError, RemoteError: As :func:`filesystem`.
+    """
+    found, path = filesystem(place)
+    # Arrow reads ahead, and keeps all bytes that it has read until the file's end: too much of a file of
+    # gigabytes, and worth it only where a read is a request to a store.
+    options = dataset.ParquetFragmentScanOptions(pre_buffer=is_uri(place))
+    layout = dataset.ParquetFileFormat(default_fragment_scan_options=options)
+    return dataset.dataset(path, filesystem=found, format=layout)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from pyarrow import dataset as arrow
 from campaigns.errors import DataError
 from campaigns.pieces import piece_rows
 from campaigns.spec import Campaign
-from campaigns.storage import filesystem, reaching
+from campaigns.storage import parquet, reaching
 from models.data import Batch, OutcomeScaler, Shape
 from models.encoding import Encoder
 from models.split import SHARES, TRAIN, VALIDATION, fold_of, folds, keys
@@ -248,8 +248,7 @@ def _chunks(source: Source, columns: list[str]) -> Iterator[pd.DataFrame]:
 def _open(source: str | Path) -> arrow.Dataset:
     try:
         with reaching(source):
-            found, path = filesystem(source)
-            return arrow.dataset(path, filesystem=found, format="parquet")
+            return parquet(source)
     except FileNotFoundError as error:
         raise DataError(f"{source}: is missing; give the path of a Parquet frame") from error
     except (OSError, pa.ArrowInvalid) as error:
