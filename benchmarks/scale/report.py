@@ -76,7 +76,7 @@ def page(report: Mapping[str, Any]) -> str:
     parts = ["```console\npython -m benchmarks.scale --peers\n```", rate, markdown(*tables(report))]
     header, rows = tables(report, 700)
     if rows:
-        parts += ["700 features (`--wide`):", markdown(header, rows)]
+        parts += ["700 features, by the second command above:", markdown(header, rows)]
     if of(report, "peer"):
         parts += ["pandas, EconML over LightGBM, scikit-uplift:", markdown(*peers(report))]
     for each in of(report, "trees")[-1:]:
