@@ -62,26 +62,21 @@ def test_check_tells_all_mistakes_of_a_file(
     assert "Traceback" not in told
 
 
-def test_check_refuses_a_broken_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sample-ratio mismatch: a tenth of the treated rows got lost."""
-    log = world("game_bonus").log(20_000, seed=1)
-    lost = (log["bonus"] == "coins") & (log.index % 10 == 0)
-    log[~lost].to_parquet(tmp_path / "log.parquet")
-    text = (ROOT / "campaigns" / "game_bonus.yaml").read_text()
-    start = text.index("source: {")
-    end = text.index("\n", start)
-    broken = text[:start] + "source: {kind: parquet, path: log.parquet}" + text[end:]
-    (tmp_path / "mine.yaml").write_text(broken)
-    assert run(["check", "mine.yaml"]) == 4
-    assert "p" in capsys.readouterr().err
-
-
 def with_table(table: pd.DataFrame, folder: Path, more: str = "") -> None:
     """Write the table, and mine.yaml: game_bonus on it."""
     table.to_parquet(folder / "log.parquet")
     text = (ROOT / "campaigns" / "game_bonus.yaml").read_text()
     source = "source: {kind: parquet, path: log.parquet}"
     (folder / "mine.yaml").write_text(re.sub(r"source: {.*", source, text) + more)
+
+
+def test_check_refuses_a_broken_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sample-ratio mismatch: a tenth of the treated rows got lost."""
+    log = world("game_bonus").log(20_000, seed=1)
+    lost = (log["bonus"] == "coins") & (log.index % 10 == 0)
+    with_table(log[~lost], tmp_path)
+    assert run(["check", "mine.yaml"]) == 4
+    assert "p" in capsys.readouterr().err
 
 
 def test_check_of_a_table_in_pieces_says_what_it_says_of_a_whole(
