@@ -200,15 +200,14 @@ def load(
         training: False leaves the training rows out (they stream).
     """
     shares = SHARES[VALIDATION] + (SHARES[TRAIN] if training else 0.0)
-    most = count_rows(source)
-    rate = 1.0 if rows is None else rows / max(most * shares, 1.0)
-    learn, check, trial = _Joined(most), _Joined(most), []
+    rate = 1.0 if rows is None else rows / max(count_rows(source) * shares, 1.0)
+    learn, check, trial = [], [], []
     for chunk in _sampled(_chunks(source, recipe.columns), rate, seed):
         train, validation = recipe.rows_of(chunk, TRAIN, VALIDATION)
-        learn.add(recipe.batch(train if training else train[:0]))
-        check.add(recipe.batch(validation))
+        learn.append(recipe.batch(train if training else train[:0]))
+        check.append(recipe.batch(validation))
         trial.append(torch.from_numpy(validation["explored"].to_numpy(bool)))
-    prepared = Prepared(recipe, learn.batch(), check.batch(), torch.cat(trial))
+    prepared = Prepared(recipe, _joined(learn), _joined(check), torch.cat(trial))
     if training and not len(prepared.train):
         raise DataError(f"{_name(source)}: no row in the training fold; log more units")
     if not len(prepared.validation):
@@ -265,27 +264,10 @@ def _sampled(chunks: Iterator[pd.DataFrame], rate: float, seed: int) -> Iterator
         yield chunk[draw.random(len(chunk)) < rate]
 
 
-class _Joined:
-    """Batches one after the other in tensors that are made once: parts and their copy would be twice as much.
-
-    Args:
-        most: Rows that there can be. What no row reaches is never touched, so it takes no memory.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most, self.rows = most, 0
-        self.fields: dict[str, torch.Tensor] = {}
-
-    def add(self, part: Batch) -> None:
-        end = self.rows + len(part)
-        for name, values in vars(part).items():
-            if name not in self.fields:
-                self.fields[name] = values.new_empty((self.most, *values.shape[1:]))
-            self.fields[name][self.rows : end] = values
-        self.rows = end
-
-    def batch(self) -> Batch:
-        return Batch(**{name: values[: self.rows] for name, values in self.fields.items()})
+def _joined(parts: list[Batch]) -> Batch:
+    if len(parts) == 1:
+        return parts[0]
+    return Batch(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts))))
 
 
 def _arrays(rows: pd.DataFrame, names: list[str]) -> dict[str, np.ndarray]:
