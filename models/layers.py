@@ -192,8 +192,6 @@ class Stacked(nn.Module):
         self.bias = uniform(copies, 1, out, fan=width)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == 2:
-            x = x.expand(len(self.weight), *x.shape)
         return affine(x, self.weight, self.bias)
 
 

@@ -50,6 +50,7 @@ from models.layers import (
 )
 from models.nets.base import LOSSES, Net, NetConfig
 from models.patterns import PatternEncoder, advance
+from models.products import matmul
 from models.space import OneOf, Span, choice, flag, integer, real
 
 
@@ -226,11 +227,11 @@ class MTMT(Net):
 
     def interact(self, phi: Tensor) -> Tensor:
         """Tokens summed by the attention that each treatment pays them, [B, paths, Q, d] (eq. 6)."""
-        return self.attention(phi) @ self.shared(phi)
+        return matmul(self.attention(phi), self.shared(phi))
 
     def attention(self, phi: Tensor) -> Tensor:
         """The weights of eq. 6, [B, paths, Q, T]; they sum to 1 over the tokens."""
-        products = self.ask() @ self.shared(phi).mT
+        products = matmul(self.ask(), self.shared(phi).mT)
         if not self.config.interaction:
             return products / phi.shape[-2]
         return softmax(products / math.sqrt(phi.shape[-1]))
