@@ -10,10 +10,10 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -63,6 +63,7 @@ class Entry:
         supports: What it can serve.
         paper: Where it is from.
         answers: ``outcomes`` (``potential_outcomes``) or ``scores`` (a ranking net).
+        training: Defaults of ``model.training`` that a net has of its own; none that a search tries.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Entry:
     supports: Supports
     paper: str
     answers: str = "outcomes"
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def learner(self) -> bool:

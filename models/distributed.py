@@ -115,7 +115,7 @@ def train(
     begin = time.monotonic()
     config = campaign.model.config if config is None else config
     training = campaign.model.training if training is None else training
-    settings = train_config(training, device="cuda" if gpu else "cpu")
+    settings = train_config(campaign.model.name, training, device="cuda" if gpu else "cpu")
     plan = make_plan(source, campaign, config, settings, cpus_per_worker, streamed)
     if entry(plan.name).learner:
         plan.learner()  # one that can't serve the campaign is refused here, not by the task

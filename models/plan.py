@@ -85,17 +85,18 @@ def make_plan(
     return Plan(place, recipe, name, full, training, cpus, streamed)
 
 
-def train_config(training: Mapping[str, Any], **ours: Any) -> TrainConfig:
+def train_config(name: str, training: Mapping[str, Any], **ours: Any) -> TrainConfig:
     """What a user wrote about training, checked.
 
     Args:
+        name: The net's, for defaults of its own.
         training: Settings of :class:`TrainConfig` by name.
         ours: Settings that aren't the user's to choose.
 
     Raises:
         CampaignError: An unknown setting or a bad value.
     """
-    return configure(TrainConfig, {**training, **ours}, "training")
+    return configure(TrainConfig, {**entry(name).training, **training, **ours}, "training")
 
 
 def figures(epoch: EpochReport) -> dict[str, Any]:

@@ -134,7 +134,9 @@ def search(
         gpus=concurrent * workers if gpu else 0,
     )
     ours = {"epochs": epochs, "patience": epochs, "metric": "score", "mode": "max", "seed": seed}
-    settings = train_config(fixed["training"], **ours, device="cuda" if gpu else "cpu")
+    settings = train_config(
+        campaign.model.name, fixed["training"], **ours, device="cuda" if gpu else "cpu"
+    )
     plan = make_plan(source, campaign, fixed["net"], settings, cpus_per_trial, streamed=False)
     if chosen.learner:
         plan.learner()

@@ -123,7 +123,7 @@ def fit_model(
         model.fit(prepared.train, validation=prepared.validation, seed=seed)
     else:
         settings = sized(
-            train_config(training or {}, seed=seed, device="cpu"),
+            train_config(name, training or {}, seed=seed, device="cpu"),
             len(prepared.train),
             recipe.shape.features,
         )

@@ -95,7 +95,7 @@ def trained(made: Case, name: str, seed: int) -> Callable[[Any], np.ndarray]:
         model.fit(prepared.train, validation=prepared.validation, seed=seed)
     else:
         settings = sized(
-            train_config({}, seed=seed, device="cpu"),
+            train_config(name, {}, seed=seed, device="cpu"),
             len(prepared.train),
             prepared.recipe.shape.features,
         )

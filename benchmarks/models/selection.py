@@ -191,12 +191,7 @@ def snapshots(
     fresh = recipe.encoder.encode(columns)
     seen = prepared.validation.x_num.numpy(), prepared.validation.x_cat.numpy()
     weight = resamples(len(held.arm), RESAMPLES, seed)
-    settings = train_config({"metric": "loss", "mode": "min", **training}, seed=seed, device="cpu")
-    settings = sized(
-        replace(settings, patience=settings.epochs),
-        len(prepared.train),
-        prepared.recipe.shape.features,
-    )
+    training = {"metric": "loss", "mode": "min", **training}
     found: list[Snapshot] = []
 
     def outcomes(net: nn.Module, x_num: np.ndarray, x_cat: np.ndarray) -> np.ndarray:
@@ -204,6 +199,9 @@ def snapshots(
 
     for label in nets:
         name, config = NETS[label]
+        settings = train_config(name, training, seed=seed, device="cpu")
+        settings = replace(settings, patience=settings.epochs)
+        settings = sized(settings, len(prepared.train), recipe.shape.features)
         net: Any = build(name, recipe.shape, config, seed=seed)
         net.start_from(recipe.scaler.start)
         mine: list[Snapshot] = []

@@ -297,4 +297,5 @@ ENTRY = Entry(
     config=MTMTConfig,
     supports=Supports(arms=True, factors=True, outcomes=True, sequence=True),
     paper="MTMT: Tiered Treatment Effect Decomposition for Multi-Task Uplift Modeling",
+    training={"epochs": 6},  # decisions of ten in 0.6 of the time (docs/benchmarks.md, Decisions)
 )

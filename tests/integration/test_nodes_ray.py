@@ -94,7 +94,7 @@ def test_training_on_three_nodes_goes_on_where_one_is_killed_within_an_epoch(
 def undisturbed() -> list[float]:
     """Validation losses of the same training by one process, which is what several compute."""
     table = decision_frame(world("game_bonus").log(ROWS, seed=1), CAMPAIGN, "log")
-    settings = train_config(TRAINING)
+    settings = train_config("s_learner", TRAINING)
     prepared = prepare(table, CAMPAIGN, seed=settings.seed)
     settings = sized(settings, len(table) * SHARES[TRAIN], prepared.recipe.shape.features)
     net = build("s_learner", prepared.recipe.shape, {}, seed=settings.seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import optuna
 import pytest
@@ -13,6 +13,7 @@ from models import catalog as catalogue
 from models.catalog import Entry, Supports, build, catalog, check_supports, lacks
 from models.data import Shape
 from models.nets.mtmt import MTMTConfig
+from models.plan import train_config
 from models.space import (
     Config,
     OneOf,
@@ -28,6 +29,7 @@ from models.space import (
     suggest,
     text,
 )
+from models.training import TrainConfig
 
 SHAPE = Shape(2, (), ((0,), (1,), (2,)), ("binary", "binary"))
 
@@ -44,6 +46,17 @@ class Toy(Config):
 
 def test_the_first_nets_are_there():
     assert {"mtmt", "s_learner", "t_learner"} <= set(catalog())
+
+
+def test_a_net_may_have_training_defaults_of_its_own_which_a_campaign_can_change() -> None:
+    own = {name: each.training for name, each in catalog().items() if each.training}
+    assert "mtmt" in own
+    for name, training in own.items():
+        assert not set(training) & set(searched(TrainConfig)), name
+        found = asdict(train_config(name, {}))
+        assert found == asdict(TrainConfig()) | dict(training)
+    assert train_config("mtmt", {"epochs": 3}).epochs == 3
+    assert train_config("s_learner", {}) == TrainConfig()
 
 
 @pytest.mark.parametrize("name", sorted(catalog()))
