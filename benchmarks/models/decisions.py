@@ -46,7 +46,8 @@ from models.uplift_model import TREES, UpliftModel, trees_config
 from serving.policy.allocation import allocate
 
 BUDGETS = (0.1, 0.2, 0.5)
-OURS = ("mtmt", "s_learner", "t_learner", "x_boost", "dr_boost")
+OURS = ("mtmt", "s_boost", "s_learner", "t_learner", "x_boost", "dr_boost")
+SHORT = ("mtmt", "s_boost", "econml x-learner")
 Fitted = Callable[[Any], np.ndarray]  # features of N units -> effects on the value, [N, A]
 
 
@@ -64,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = options.rows or (100_000 if options.full else 20_000)
     seeds = options.seeds or (5 if options.full else 2)
-    models = options.models or ",".join([*OURS, *(PEERS if options.full else ["econml x-learner"])])
+    models = options.models or ",".join([*OURS, *PEERS] if options.full else SHORT)
     config, training = json.loads(options.set), json.loads(options.training)
     console, results = wide_console(), []
     for world in options.worlds.split(","):

@@ -157,7 +157,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = options.rows or (100_000 if options.full else 20_000)
     units = options.units or (100_000 if options.full else 20_000)
-    seeds = options.seeds or (5 if options.full else 2)
+    seeds = options.seeds or (5 if options.full else 1)
     training, nets = json.loads(options.training), options.nets.split(",")
     console = wide_console()
     results: list[dict[str, Any]] = []
