@@ -30,6 +30,7 @@ from campaigns.spec import Campaign
 from campaigns.storage import parquet, reaching
 from models.data import Batch, OutcomeScaler, Shape
 from models.encoding import Encoder
+from models.growing import GrowingBatch
 from models.split import SHARES, TRAIN, VALIDATION, fold_of, folds, keys
 
 Source: TypeAlias = "pd.DataFrame | str | Path"
@@ -201,13 +202,13 @@ def load(
     """
     shares = SHARES[VALIDATION] + (SHARES[TRAIN] if training else 0.0)
     rate = 1.0 if rows is None else rows / max(count_rows(source) * shares, 1.0)
-    learn, check, trial = [], [], []
+    learn, check, trial = GrowingBatch(), GrowingBatch(), []
     for chunk in _sampled(_chunks(source, recipe.columns), rate, seed):
         train, validation = recipe.rows_of(chunk, TRAIN, VALIDATION)
-        learn.append(recipe.batch(train if training else train[:0]))
-        check.append(recipe.batch(validation))
+        learn.add(recipe.batch(train if training else train[:0]))
+        check.add(recipe.batch(validation))
         trial.append(torch.from_numpy(validation["explored"].to_numpy(bool)))
-    prepared = Prepared(recipe, _joined(learn), _joined(check), torch.cat(trial))
+    prepared = Prepared(recipe, learn.batch(), check.batch(), torch.cat(trial))
     if training and not len(prepared.train):
         raise DataError(f"{_name(source)}: no row in the training fold; log more units")
     if not len(prepared.validation):
@@ -262,12 +263,6 @@ def _sampled(chunks: Iterator[pd.DataFrame], rate: float, seed: int) -> Iterator
     draw = np.random.default_rng([seed, 20])
     for chunk in chunks:
         yield chunk[draw.random(len(chunk)) < rate]
-
-
-def _joined(parts: list[Batch]) -> Batch:
-    if len(parts) == 1:
-        return parts[0]
-    return Batch(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts))))
 
 
 def _arrays(rows: pd.DataFrame, names: list[str]) -> dict[str, np.ndarray]:
