@@ -62,7 +62,7 @@ def local_ray() -> Iterator[None]:
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**QUIET, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25"}.items():
+        for name, value in QUIET.items():
             patch.setenv(name, value)
         folder = Path(
             tempfile.mkdtemp(prefix="ray-", dir="/tmp")

@@ -88,7 +88,6 @@ class Nodes:
             **QUIET,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
             "RAY_prestart_worker_first_driver": "0",
             "PYTHONPATH": str(ROOT),
         }
