@@ -48,7 +48,7 @@ from models.learners.base import Learner
 from models.nets.base import Net
 from models.ranking import RankingNet
 
-ROWS = 8_192  # of which the loss is computed at a time
+ROWS = 8_192  # that are looked at at a time
 LEAST = 1e-6  # chance that is told apart from none
 FEWEST = 20  # randomized rows an arm, below which effects can't be compared
 
@@ -88,9 +88,7 @@ def judge(prepared: Prepared) -> Judge:
     worth, cost = realised(outcomes, arm, recipe.campaign)
     reward = worth - recipe.campaign.budget.min_return * cost
     propensity = rows.propensity.numpy().astype(np.float64)
-    x_num, x_cat = rows.x_num.numpy(), rows.x_cat.numpy()
-    x = np.concatenate([x_num, _one_hot(x_cat, recipe.shape.categories)], axis=1)
-    q = _cross_fit(x, arm, reward, arms)
+    q = _cross_fit(rows, recipe.shape.categories, reward, arms)
     given = np.arange(len(arm)), arm
     q[given] += (reward - q[given]) / propensity
     return Judge(places.numpy(), q - q[:, :1])
@@ -194,23 +192,38 @@ def _counted(campaign: Campaign) -> list[int]:
     return counted
 
 
-def _cross_fit(x: np.ndarray, arm: np.ndarray, reward: np.ndarray, arms: int) -> np.ndarray:
-    """Ridge of the reward on x, one an arm, for each half of the rows from the other; [N, A]."""
-    design = np.column_stack([np.ones(len(x)), x]).astype(np.float64)
-    half = np.arange(len(x)) % 2
-    q = np.empty((len(x), arms))
-    for side in (0, 1):
-        for a in range(arms):
-            rows = (half != side) & (arm == a)
-            gram = design[rows].T @ design[rows] + np.eye(design.shape[1])
-            q[half == side, a] = design[half == side] @ np.linalg.solve(
-                gram, design[rows].T @ reward[rows]
-            )
+def _cross_fit(
+    rows: Batch, categories: tuple[int, ...], reward: np.ndarray, arms: int
+) -> np.ndarray:
+    """Ridge of the reward on features, one an arm, for each half of the rows from the other; [N, A].
+
+    Its sums are gathered from pieces of rows: all of them as one table of float64 would be more
+    memory than training takes.
+    """
+    arm, half = rows.arm.numpy(), np.arange(len(rows)) % 2
+    pieces = [slice(start, start + ROWS) for start in range(0, len(rows), ROWS)]
+    width = _design(rows, categories, slice(0, 0)).shape[1]
+    gram = np.tile(np.eye(width), (2, arms, 1, 1))
+    moment = np.zeros((2, arms, width))
+    for piece in pieces:
+        design = _design(rows, categories, piece)
+        for side in (0, 1):
+            for a in range(arms):
+                learn = (half[piece] != side) & (arm[piece] == a)
+                gram[side, a] += design[learn].T @ design[learn]
+                moment[side, a] += design[learn].T @ reward[piece][learn]
+    fitted = np.linalg.solve(gram, moment[..., None])[..., 0]
+    q = np.empty((len(rows), arms))
+    for piece in pieces:
+        design = _design(rows, categories, piece)
+        for side in (0, 1):
+            q[piece][half[piece] == side] = design[half[piece] == side] @ fitted[side].T
     return q
 
 
-def _one_hot(ids: np.ndarray, categories: tuple[int, ...]) -> np.ndarray:
-    """Columns of 0 and 1, one an id, for vocabularies that are small enough; [N, F_c] -> [N, .]."""
+def _design(rows: Batch, categories: tuple[int, ...], piece: slice) -> np.ndarray:
+    """1, numbers and one column an id of vocabularies that are small enough, [n, .] float64."""
+    numbers, ids = rows.x_num[piece].numpy(), rows.x_cat[piece].numpy()
     small = [column for column, size in enumerate(categories) if size <= 64]
-    parts = [np.eye(categories[column], dtype=np.float32)[ids[:, column]] for column in small]
-    return np.concatenate(parts, axis=1) if parts else np.zeros((len(ids), 0), np.float32)
+    one_hot = [np.eye(categories[column])[ids[:, column]] for column in small]
+    return np.concatenate([np.ones((len(numbers), 1)), numbers, *one_hot], axis=1)

@@ -118,6 +118,14 @@ def test_too_few_randomized_rows_of_an_arm_are_refused_by_its_name(frame: pd.Dat
         judge(prepare(rare, CAMPAIGN))
 
 
+def test_the_effects_do_not_depend_on_how_rows_are_cut(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = judge(prepared).effects
+    monkeypatch.setattr("models.selection.ROWS", 777)
+    np.testing.assert_allclose(judge(prepared).effects, whole, rtol=1e-9, atol=1e-9)
+
+
 def test_exploited_rows_are_no_evidence_of_effects(frame: pd.DataFrame) -> None:
     explored = np.arange(ROWS) % 2 == 0
     mixed = prepare(frame.assign(explored=explored), CAMPAIGN)
