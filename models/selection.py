@@ -48,7 +48,7 @@ from models.learners.base import Learner
 from models.nets.base import Net
 from models.ranking import RankingNet
 
-ROWS = 8_192  # that are looked at at a time
+ROWS, CELLS = 8_192, 2**20  # that are looked at at a time, of rows x features at most
 LEAST = 1e-6  # chance that is told apart from none
 FEWEST = 20  # randomized rows an arm, below which effects can't be compared
 
@@ -176,10 +176,11 @@ def factual_loss(net: nn.Module | Learner, predicted: np.ndarray, rows: Batch) -
 
 def mean_loss(net: nn.Module, rows: Batch) -> float:
     """The loss of a net over all rows, by their number; of a cohort, where it ranks one."""
+    most = max(min(ROWS, CELLS // (rows.x_num.shape[1] + rows.x_cat.shape[1])), 1)
     if isinstance(net, RankingNet):
-        return net.cohort_loss(rows, ROWS)
+        return net.cohort_loss(rows, most)
     total = 0.0
-    for part in torch.arange(len(rows), device=rows.arm.device).split(ROWS):
+    for part in torch.arange(len(rows), device=rows.arm.device).split(most):
         total += float(cast(Net, net).loss(rows.select(part))["loss"]) * len(part)
     return total / len(rows)
 

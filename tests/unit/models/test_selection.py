@@ -184,12 +184,13 @@ def test_the_factual_loss_is_that_of_the_arm_given(loss: str) -> None:
     assert factual_loss(Net(shape, loss), predicted, rows) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("limit", ["ROWS", "CELLS"])
 def test_the_mean_loss_does_not_depend_on_how_rows_are_cut(
-    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     net = build("s_learner", prepared.recipe.shape, seed=0).eval()
     rows: Batch = prepared.validation.select(torch.arange(5_000))
     with torch.no_grad():
         whole = mean_loss(net, rows)
-        monkeypatch.setattr("models.selection.ROWS", 999)
+        monkeypatch.setattr(f"models.selection.{limit}", 999)
         assert mean_loss(net, rows) == pytest.approx(whole, rel=1e-5)
