@@ -176,7 +176,7 @@ def factual_loss(net: nn.Module | Learner, predicted: np.ndarray, rows: Batch) -
 
 def mean_loss(net: nn.Module, rows: Batch) -> float:
     """The loss of a net over all rows, by their number; of a cohort, where it ranks one."""
-    most = max(min(ROWS, CELLS // (rows.x_num.shape[1] + rows.x_cat.shape[1])), 1)
+    most = max(min(ROWS, CELLS // cast(Net, net).shape.features), 1)
     if isinstance(net, RankingNet):
         return net.cohort_loss(rows, most)
     total = 0.0
